@@ -1,0 +1,1 @@
+"""From raw data to a validated manifest; one row an image."""

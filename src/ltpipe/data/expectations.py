@@ -1,0 +1,123 @@
+"""Validation of a manifest by great-expectations: the only module that touches it, and only inside `validate`.
+
+An ephemeral context and a report of our own: a stored context mints identifiers and stamps times, and a report that
+changes from run to run would retrain every model that depends on it.
+"""
+
+from typing import Any
+
+from pydantic import Field
+
+from ltpipe.data.manifest import COLUMNS, ROLES, Groups
+from ltpipe.data.tables import Table
+from ltpipe.specs import Spec
+
+EXAMPLES = 10
+
+
+class GroupRule(Groups):
+    """A group rule and the split whose class sizes it reads."""
+
+    split: str
+
+
+class Expect(Spec):
+    """What the manifest must be, in integers: stated, not computed from the block that draws it."""
+
+    classes: int = Field(gt=0)
+    class_counts: dict[str, list[int]]
+    attribute_counts: dict[str, list[int]] = Field(default_factory=dict)
+    every_rank: list[str] = Field(default_factory=list, description="splits in which every class has every rank")
+    groups: GroupRule
+
+
+def suite(expect: Expect, images: int) -> list[Any]:
+    """The expectations, as great-expectations objects. images: rows of the image array."""
+    import great_expectations.expectations as gxe
+
+    from ltpipe.data import gx_rules
+
+    labels = list(range(expect.classes))
+    built = [
+        gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(COLUMNS)),
+        *(gxe.ExpectColumnValuesToNotBeNull(column=column) for column in COLUMNS),
+        gxe.ExpectColumnValuesToBeUnique(column="id"),
+        gxe.ExpectColumnValuesToBeBetween(column="row", min_value=0, max_value=images - 1),
+        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=labels),
+        gxe.ExpectColumnValuesToBeInSet(column="role", value_set=list(ROLES)),
+        gxe.ExpectColumnValuesToBeInSet(column="split", value_set=sorted(expect.class_counts)),
+        gx_rules.ExpectClassCountsToEqual(counts=expect.class_counts),
+        gx_rules.ExpectRolesToBeDisjointBySource(),
+        gx_rules.ExpectGroupsToFollowRule(**expect.groups.model_dump()),
+        gx_rules.ExpectOneNamePerLabel(),
+    ]
+    if expect.attribute_counts:
+        ranks = len(next(iter(expect.attribute_counts.values())))
+        built.append(gx_rules.ExpectAttributeCountsToEqual(counts=expect.attribute_counts))
+        built.append(gx_rules.ExpectEveryRankInEveryClass(splits=expect.every_rank, ranks=ranks))
+    return built
+
+
+def validate(candidate: Table, index: Table, expect: Expect) -> tuple[dict[str, Any], str]:
+    """Report (JSON-able, the same bytes for the same manifest) and the result as an HTML page (Data Docs)."""
+    import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    asset = context.data_sources.add_pandas("manifest").add_dataframe_asset("manifest")
+    batch = asset.add_batch_definition_whole_dataframe("manifest").get_batch({"dataframe": candidate})
+    expectations = gx.ExpectationSuite(name="manifest", expectations=suite(expect, len(index)))
+    result = batch.validate(
+        expectations,
+        result_format={  # type: ignore[arg-type]
+            "result_format": "SUMMARY",
+            "unexpected_index_column_names": ["id"],
+            "partial_unexpected_count": EXAMPLES,
+        },
+    )
+    lines = [_line(one) for one in result.results]
+    return {"success": bool(result.success), "rows": len(candidate), "expectations": lines}, _page(result)
+
+
+def _line(one: Any) -> dict[str, Any]:
+    """One expectation's result without times, identifiers or tracebacks of passing checks."""
+    kwargs = {k: v for k, v in one.expectation_config.kwargs.items() if k != "batch_id"}
+    examples = _examples(one.result) or _raised(one.exception_info)
+    return {
+        "name": " ".join([one.expectation_config.type, *([kwargs["column"]] if "column" in kwargs else [])]),
+        "success": bool(one.success),
+        "violations": _violations(one, examples),
+        "examples": [] if one.success else examples,
+        "expected": kwargs,
+    }
+
+
+def _violations(one: Any, examples: list[str]) -> int:
+    """Offending rows, or violated cells of a table rule; at least 1 where the expectation failed."""
+    return 0 if one.success else max(int(one.result.get("unexpected_count") or 0), len(examples), 1)
+
+
+def _examples(result: dict[str, Any]) -> list[str]:
+    rows = result.get("partial_unexpected_index_list")
+    if rows:
+        return [", ".join(f"{key} {value}" for key, value in row.items()) for row in rows[:EXAMPLES]]
+    details = result.get("details") or {}
+    if "examples" in details:
+        return [str(example) for example in details["examples"]]
+    return [f"found {result['observed_value']}"[:300]] if "observed_value" in result else []
+
+
+def _raised(info: dict[str, Any]) -> list[str]:
+    """Messages of checks that could not run (a missing column): great-expectations reports them as failures."""
+    nested = [info] if "exception_message" in info else [v for v in info.values() if isinstance(v, dict)]
+    return sorted({str(v["exception_message"]) for v in nested if v.get("raised_exception")})[:EXAMPLES]
+
+
+def _page(result: Any) -> str:
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+    return page
+
+

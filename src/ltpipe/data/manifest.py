@@ -1,0 +1,71 @@
+"""The manifest: the one table every stage agrees on, its groups and its fingerprint.
+
+Columns, in this order:
+    id          unique: "<split>/<image>"
+    image       name of the image in the index (an image may be in several splits of one role: Test-CBL and Test-GBL)
+    source      the original image it was made from: no source is in two roles
+    row         its row in the image array (int64)
+    label       class index, 0 the largest class of the training split that defines the groups (int64)
+    class_name
+    role        train, val or test
+    split       train_glt, train_cbl, val, test_cbl, ...
+    group       many, medium or few: a property of the class
+    attribute   rank of the attribute inside its class, 0 the most frequent; -1 where the data has none (int64)
+"""
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ltpipe.data.tables import Table
+from ltpipe.specs import Spec
+
+COLUMNS = ("id", "image", "source", "row", "label", "class_name", "role", "split", "group", "attribute")
+ROLES = ("train", "val", "test")
+GROUPS = ("many", "medium", "few")
+
+
+class Groups(Spec):
+    """The rule that sorts classes into many, medium and few.
+
+    `by: rank` gives the `many` largest classes, the next `medium`, the rest (ImageNet-GLT: 400, 450, 150).
+    `by: count` gives > `many` training images, < `medium` few, medium between (Kang et al., ICLR 2020: 100 and 20).
+    """
+
+    by: Literal["rank", "count"]
+    many: int = Field(gt=0)
+    medium: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _order(self) -> "Groups":
+        if self.by == "count" and self.medium > self.many:
+            raise ValueError(f"by: count needs medium <= many, not {self.medium} > {self.many}")
+        return self
+
+    def of(self, counts: np.ndarray) -> np.ndarray:
+        """Group of each class; counts: training images of each class, C. Ties in rank keep class order."""
+        if self.by == "count":
+            return np.where(counts > self.many, "many", np.where(counts < self.medium, "few", "medium"))
+        rank = np.empty(len(counts), dtype=np.int64)
+        rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+        return np.where(rank < self.many, "many", np.where(rank < self.many + self.medium, "medium", "few"))
+
+
+def fingerprint(manifest: Table) -> str:
+    """First 16 hex digits of a SHA-256 over ids, labels, splits, groups and attributes, in id order.
+
+    Goes with every number: two numbers of different fingerprints are not comparable.
+    """
+    ordered = manifest.sort_values("id")
+    digest = hashlib.sha256()
+    for column in ("id", "label", "split", "group", "attribute"):
+        digest.update("\n".join(ordered[column].astype(str)).encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def class_names(manifest: Table) -> list[str]:
+    """Names in class-index order (numeric, not lexicographic)."""
+    pairs = manifest[["label", "class_name"]].drop_duplicates().sort_values("label")
+    return [str(name) for name in pairs["class_name"]]

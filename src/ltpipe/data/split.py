@@ -1,0 +1,54 @@
+"""Stage `split`: draw a manifest, validate it, and admit it only if every expectation holds."""
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from ltpipe.data.tables import Table
+from ltpipe.specs import Refused, Spec, named
+
+PACKAGE = "ltpipe.data.splits"
+
+
+class Split(Spec):
+    """How to draw the manifest: `kind` is a module of ltpipe.data.splits, `options` its Config block."""
+
+    kind: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("kind")
+    @classmethod
+    def _exists(cls, kind: str) -> str:
+        named(PACKAGE, kind)
+        return kind
+
+    @model_validator(mode="after")
+    def _options(self) -> "Split":
+        self.config()
+        return self
+
+    def config(self) -> Spec:
+        """The options as the kind's own Config block."""
+        config: Spec = named(PACKAGE, self.kind).Config.model_validate(self.options)
+        return config
+
+    def modules(self) -> frozenset[str]:
+        return frozenset({f"{PACKAGE}.{self.kind}"})
+
+
+def draw(index: Table, split: Split) -> Table:
+    """A candidate manifest; nobody may use it before `admit`."""
+    manifest: Table = named(PACKAGE, split.kind).draw(index, split.config())
+    return manifest
+
+
+def admit(candidate: Table, validation: dict[str, Any]) -> Table:
+    """The candidate as the manifest; raises Refused where an expectation does not hold.
+
+    The message names each failed expectation, how many rows violate it and up to 10 of them.
+    """
+    failed = [e for e in validation["expectations"] if not e["success"]]
+    if failed:
+        lines = [f"  {e['name']}: {e['violations']} violations, e.g. {', '.join(e['examples'])}" for e in failed]
+        raise Refused("the manifest violates its expectations, none is written:\n" + "\n".join(lines))
+    return candidate

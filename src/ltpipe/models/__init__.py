@@ -1,0 +1,1 @@
+"""Networks: one file a backbone, the heads, and the network that joins them."""

@@ -1,0 +1,1 @@
+"""The one training loop; contains no method's name and knows neither Kedro nor DVC."""

@@ -1,0 +1,35 @@
+"""The same bits from the same seed on the same machine: seeds, algorithms, and generators that need no state."""
+
+import hashlib
+import os
+
+import torch
+
+
+def fix(seed: int) -> None:
+    """Seed torch's global generators and forbid algorithms whose result depends on timing."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.manual_seed(seed)
+
+
+def generator(device: torch.device, *key: object) -> torch.Generator:
+    """A generator that is a function of `key` alone (seed, epoch, step, purpose), so that it never has to be saved."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of the global generators that training may use."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_rng(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put the global generators back to `rng_state`'s result."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

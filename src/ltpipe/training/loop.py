@@ -1,0 +1,266 @@
+"""The one training loop. A method changes it through hooks only; it contains no method's name.
+
+The position (phase, epoch, step) says everything about the order of images: each epoch's order and each step's
+augmentation come from generators that are functions of seed and position. A resume point holds the position, weights,
+optimiser, the global generators and the log, so that a resumed run equals an uninterrupted one bit for bit.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ltpipe.data.manifest import GROUPS
+from ltpipe.methods.base import Batch, Embedding, Method, Phase, Problem
+from ltpipe.models.network import Network, Output
+from ltpipe.models.spec import Model
+from ltpipe.runs import Run, build
+from ltpipe.specs import Refused
+from ltpipe.training import checkpoint, determinism, optimiser, samplers
+from ltpipe.training.images import Images, augmented, normalise
+from ltpipe.training.schedule import Schedule
+
+log = logging.getLogger("ltpipe.training")
+CHUNK = 512  # images of one forward pass without gradients
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a training run is made of. `fingerprint` names code, data and parameters; `name` is for the log."""
+
+    name: str
+    run: Run
+    schedule: Schedule
+    model: Model
+    seed: int
+    classes: int
+    train: Images
+    val: Images
+    fingerprint: str
+    resume: Path
+    start: dict[str, torch.Tensor] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.train.pixels.device
+
+
+@dataclass
+class State:
+    """What changes while training."""
+
+    network: Network
+    method: Method
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class Diverged(Refused):
+    """A loss that is not a finite number."""
+
+    exit_code = 4
+
+
+def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
+    """Train to the end, resuming if possible. Returns weights, one log row an epoch, and the method's facts."""
+    determinism.fix(task.seed)
+    state = _fresh(task)
+    phases = state.method.phases(task.schedule.phase())
+    saved, why = checkpoint.load_resume(task.resume, task.fingerprint)
+    log.info("%s: %s on %s, %s", task.name, task.run.method, task.device, why)
+    with logging_redirect_tqdm():
+        for number in range(saved["phase"] if saved else 0, len(phases)):
+            _run_phase(task, state, phases, number, saved)
+            saved = None
+    state.network.eval()
+    facts = state.method.finish(state.network, lambda split: _embed(task, state, split))
+    task.resume.unlink(missing_ok=True)
+    return state.network.state_dict(), state.history, facts
+
+
+def _fresh(task: Task) -> State:
+    problem = Problem(task.train.labels.cpu().numpy(), task.classes)
+    network, method = build(task.run, task.model, problem)
+    if task.start is not None:
+        shared = {k: v for k, v in task.start.items() if not k.startswith("own.")}
+        try:
+            network.load_state_dict(shared | {k: v for k, v in network.state_dict().items() if k.startswith("own.")})
+        except RuntimeError as error:
+            raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {error}") from None
+    network.to(device=task.device, memory_format=torch.channels_last)
+    return State(network, method)
+
+
+def _run_phase(task: Task, state: State, phases: tuple[Phase, ...], number: int, saved: dict[str, Any] | None) -> None:
+    phase = phases[number]
+    state.phase = number
+    sgd = optimiser.sgd(state.network, state.method, phase, task.schedule)
+    first = 0
+    if saved is not None:
+        first = saved["epoch"]
+        _restore(task, state, sgd, saved)
+    before = sum(p.epochs for p in phases[:number])
+    for epoch in range(first, phase.epochs):
+        state.epoch, state.method.epoch = epoch, before + epoch
+        start = saved["step"] if saved is not None and epoch == first else 0
+        _run_epoch(task, state, phase, sgd, start)
+
+
+def _run_epoch(task: Task, state: State, phase: Phase, sgd: torch.optim.SGD | None, start: int) -> None:
+    began, lr = time.perf_counter(), optimiser.rate(phase, state.epoch)
+    if start == 0:
+        state.sums = {}
+        state.network.eval()
+        state.method.begin_epoch(lambda split: _embed(task, state, split))
+    optimiser.set_modes(state.network, phase)
+    for group in sgd.param_groups if sgd else ():
+        group["lr"] = lr
+    seen, steps = 0, _steps(task, state)
+    totals = {name: torch.tensor(value, device=task.device, dtype=torch.float64) for name, value in state.sums.items()}
+    for step, rows in enumerate(tqdm(steps, f"{task.name} epoch {state.method.epoch + 1}", leave=False, disable=None)):
+        if step < start:
+            continue
+        seen += sum(map(len, rows))
+        _add(totals, _step(task, state, sgd, rows, step))
+        if (step + 1) % task.schedule.save_every == 0 and step + 1 < len(steps):
+            _save(task, state, sgd, step + 1, totals)
+    state.sums = {name: float(value) for name, value in totals.items()}
+    _end_epoch(task, state, lr, seen / max(time.perf_counter() - began, 1e-9))
+    _save_at_boundary(task, state, sgd, len(steps))
+
+
+def _save_at_boundary(task: Task, state: State, sgd: torch.optim.SGD | None, steps: int) -> None:
+    """At an epoch's end, if as many steps have passed since the last boundary's save."""
+    every = task.schedule.save_every
+    done = (state.epoch + 1) * steps
+    if done // every > (done - steps) // every:
+        state.epoch += 1
+        _save(task, state, sgd, 0, {})
+        state.epoch -= 1
+
+
+def _steps(task: Task, state: State) -> list[list[torch.Tensor]]:
+    streams = state.method.streams()
+    labels = task.train.labels.cpu()
+    cpu = torch.device("cpu")
+    keys = [(task.seed, state.phase, state.epoch, "order", number) for number in range(len(streams))]
+    orders = [samplers.order(s, labels, determinism.generator(cpu, *key)) for s, key in zip(streams, keys, strict=True)]
+    return samplers.batches(streams, orders, task.schedule.batch)
+
+
+def _step(task: Task, state: State, sgd: torch.optim.SGD | None, rows: list[torch.Tensor], step: int) -> Any:
+    """One optimiser step; returns the sums to log (on the device, so that the device is not waited for)."""
+    generator = determinism.generator(task.device, task.seed, state.phase, state.epoch, step, "augment")
+    batch = state.method.batch(tuple(_batch(task, r.to(task.device), generator) for r in rows))
+    out = forward(state.network, batch.images, task.schedule.precision)
+    parts = state.method.loss(out, batch)
+    if sgd is not None:
+        sgd.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        sgd.step()
+    detached = Output(out.features.detach(), out.logits.detach(), None if out.experts is None else out.experts.detach())
+    with torch.no_grad():
+        state.method.after_step(detached, batch)
+        count = len(batch.labels)
+        right = (state.method.predict(detached).argmax(dim=1) == batch.labels).sum()
+        return {name: value.detach() * count for name, value in parts.items()} | {"count": count, "right": right}
+
+
+def _batch(task: Task, rows: torch.Tensor, generator: torch.Generator) -> Batch:
+    pixels = augmented(task.train.pixels[rows], task.schedule.augment, generator)
+    return Batch(normalise(pixels, task.model), task.train.labels[rows], rows)
+
+
+def forward(network: Network, images: torch.Tensor, precision: str) -> Output:
+    """A forward pass in `precision`; the output is float32 in both."""
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        out = network(images)
+    return Output(out.features.float(), out.logits.float(), None if out.experts is None else out.experts.float())
+
+
+def _add(totals: dict[str, torch.Tensor], more: dict[str, Any]) -> None:
+    for name, value in more.items():
+        totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _embed(task: Task, state: State, split: str) -> Embedding:
+    images: Images = getattr(task, split)
+    state.network.eval()
+    outs = [
+        forward(state.network, normalise(pixels, task.model), task.schedule.precision)
+        for pixels in images.pixels.split(CHUNK)
+    ]
+    logits = torch.cat([out.logits for out in outs])
+    return Embedding(torch.cat([out.features for out in outs]), logits, images.labels)
+
+
+def _end_epoch(task: Task, state: State, lr: float, speed: float) -> None:
+    """One log row; raises Diverged where a loss is not finite."""
+    count = state.sums["count"]
+    parts = {name: value / count for name, value in state.sums.items() if name not in ("count", "right")}
+    for name, value in parts.items():
+        if not value == value or abs(value) == float("inf"):
+            where = f"epoch {state.method.epoch + 1} of phase {state.phase + 1}"
+            raise Diverged(f"{task.name}: {name} is {value} in {where}; lower lr, or lengthen warmup")
+    row = {"epoch": state.method.epoch + 1, "phase": state.phase + 1, "lr": lr, **parts}
+    row |= {"train_accuracy": 100 * state.sums["right"] / count, **_validate(task, state)}
+    state.history.append(row)
+    shown = " ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "phase"))
+    log.info("%s epoch %d: %s (%.0f images/s)", task.name, row["epoch"], shown, speed)
+
+
+@torch.no_grad()
+def _validate(task: Task, state: State) -> dict[str, float]:
+    """Accuracy on the validation split, in percent, all and by group; a group without images is absent."""
+    state.network.eval()
+    right = torch.cat(list(_right(task, state)))
+    result = {"val_accuracy": 100 * right.double().mean().item()}
+    for number, group in enumerate(GROUPS):
+        member = task.val.groups == number
+        if member.any():
+            result[f"val_{group}"] = 100 * right[member].double().mean().item()
+    return result
+
+
+def _right(task: Task, state: State) -> Iterator[torch.Tensor]:
+    for pixels, labels in zip(task.val.pixels.split(CHUNK), task.val.labels.split(CHUNK), strict=True):
+        out = forward(state.network, normalise(pixels, task.model), task.schedule.precision)
+        yield state.method.predict(out).argmax(dim=1) == labels
+
+
+def _save(
+    task: Task, state: State, sgd: torch.optim.SGD | None, step: int, totals: dict[str, torch.Tensor]
+) -> None:
+    checkpoint.save_resume(
+        task.resume,
+        {
+            "fingerprint": task.fingerprint,
+            "phase": state.phase,
+            "epoch": state.epoch,
+            "step": step,
+            "weights": state.network.state_dict(),
+            "optimiser": sgd.state_dict() if sgd else {},
+            "rng": determinism.rng_state(task.device),
+            "history": state.history,
+            "sums": {name: float(value) for name, value in totals.items()},
+        },
+    )
+
+
+def _restore(task: Task, state: State, sgd: torch.optim.SGD | None, saved: dict[str, Any]) -> None:
+    state.network.load_state_dict(saved["weights"])
+    if sgd is not None:
+        sgd.load_state_dict(saved["optimiser"])
+    determinism.restore_rng(saved["rng"], task.device)
+    state.history, state.sums = list(saved["history"]), dict(saved["sums"])

@@ -1,0 +1,39 @@
+"""Schedule: the parameter block of the recipe; importable without torch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ltpipe.methods.base import Phase
+from ltpipe.specs import Spec
+
+
+class Augment(Spec):
+    """Drawn anew for each image at each step. crop: pixels of zero padding before a random crop of the old size."""
+
+    crop: int = Field(0, ge=0)
+    flip: bool = False
+
+
+class Schedule(Spec):
+    """The recipe: SGD, one epoch is one pass over the training split. Weight decay falls on every parameter.
+
+    decay: "cosine", or factors of lr by the epoch from which they hold, e.g. {160: 0.01, 180: 0.0001}.
+    precision: of the forward pass; losses are computed in fp32 in both. save_every: steps between resume points.
+    """
+
+    epochs: int = Field(gt=0)
+    batch: int = Field(gt=1)
+    lr: float = Field(gt=0)
+    warmup: int = Field(0, ge=0, description="epochs of linear warm-up: lr * (epoch + 1) / warmup")
+    decay: Literal["cosine"] | dict[int, float] = "cosine"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(ge=0)
+    augment: Augment = Augment()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    save_every: int = Field(500, gt=0)
+
+    def phase(self) -> Phase:
+        """The whole schedule as one phase."""
+        return Phase(self.epochs, self.lr, self.warmup, self.decay)

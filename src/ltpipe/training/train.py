@@ -1,0 +1,86 @@
+"""Stage `train`: one run with one seed, from a manifest and images to weights and a log."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltpipe.data.manifest import GROUPS, class_names, fingerprint
+from ltpipe.data.tables import Table
+from ltpipe.models.spec import Model
+from ltpipe.provenance import code_version
+from ltpipe.runs import Run
+from ltpipe.specs import Refused
+from ltpipe.training.schedule import Schedule
+
+
+def train(
+    manifest: Table,
+    images: np.ndarray,
+    scratch: Path,
+    run: Run,
+    schedule: Schedule,
+    model: Model,
+    seed: int,
+    start: bytes | None = None,
+    *,
+    cell: str,
+    device: str = "auto",
+) -> tuple[bytes, Table]:
+    """Checkpoint (safetensors: weights, and provenance as metadata) and the log, one row an epoch.
+
+    images: uint8, N x H x W x 3. scratch: folder of the resume point, which is gone when training has finished.
+    start: checkpoint of the run that `run.start_from` names. cell: "<benchmark>.<run>.<seed>".
+    Raises Refused where the split is unknown or empty, a class has no training image that the method needs, or the
+    loss stops being finite.
+    """
+    import pandas as pd
+    import torch
+
+    from ltpipe import weights
+    from ltpipe.training import loop
+
+    where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    started = weights.unpack(start)[0] if start is not None else None
+    facts = {
+        "cell": cell,
+        "seed": seed,
+        "data": fingerprint(manifest),
+        "code": code_version([__name__, *run.modules(), *model.modules()]),
+        "classes": class_names(manifest),
+        "parameters": {block: value.model_dump(mode="json") for block, value in _blocks(run, schedule, model).items()},
+        "started_from": hashlib.sha256(start).hexdigest()[:16] if start is not None else None,
+    }
+    task = loop.Task(
+        name=cell,
+        run=run,
+        schedule=schedule,
+        model=model,
+        seed=seed,
+        classes=len(facts["classes"]),
+        train=_split(manifest, images, run.split, where),
+        val=_split(manifest, images, "val", where),
+        fingerprint=hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode()).hexdigest(),
+        resume=scratch / "resume.pt",
+        start=started,
+    )
+    final, history, found = loop.fit(task)
+    facts["classes_counts"] = np.bincount(task.train.labels.cpu().numpy(), minlength=task.classes).tolist()
+    return weights.pack(final, facts | {"method": found}), pd.DataFrame(history or [{"epoch": 0}])
+
+
+def _blocks(run: Run, schedule: Schedule, model: Model) -> dict[str, Any]:
+    return {"run": run, "schedule": schedule, "model": model}
+
+
+def _split(manifest: Table, images: np.ndarray, split: str, device: Any) -> Any:
+    from ltpipe.training.images import Images
+
+    rows = manifest[manifest["split"] == split]
+    if rows.empty:
+        valid = ", ".join(sorted(manifest["split"].unique()))
+        raise Refused(f"the manifest has no image in split {split!r}; it has: {valid}")
+    groups = np.array([GROUPS.index(group) for group in rows["group"]])
+    return Images.of(images[rows["row"].to_numpy()], rows["label"].to_numpy(), groups, device)
