@@ -1,0 +1,33 @@
+"""report: a summary of each run over its seeds, the verdict on all of them, and the report."""
+
+from kedro.pipeline import Node, Pipeline
+
+from ltpipe.evaluation.judge import judge, summarise
+from ltpipe.evaluation.report import report
+
+
+def create(name: str, runs: list[str], seeds: list[str]) -> Pipeline:
+    """The stage of one benchmark."""
+    tags = ["report", "judge"]
+    summaries = [
+        Node(
+            summarise,
+            [f"params:{name}.runs.{run}.reported", *(f"{name}.{run}.{seed}.metrics" for seed in seeds)],
+            f"{name}.{run}.summary",
+            name="summarise",
+            namespace=f"{name}.{run}",
+            tags=tags,
+        )
+        for run in runs
+    ]
+    blocks = [f"{name}.manifest", f"{name}.accepted", f"params:{name}.gate", f"params:{name}.evaluate"]
+    judged = [*blocks, *(f"{name}.{run}.summary" for run in runs)]
+    cells = [f"{name}.{run}.{seed}.{table}" for table in ("details", "log") for run in runs for seed in seeds]
+    shown = [f"{name}.verdict", f"{name}.validation", *cells]
+    return Pipeline(
+        [
+            *summaries,
+            Node(judge, judged, f"{name}.verdict", name="judge", namespace=name, tags=tags),
+            Node(report, shown, f"{name}.report", name="report", namespace=name, tags=tags),
+        ]
+    )

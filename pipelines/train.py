@@ -1,0 +1,25 @@
+"""train: one run with one seed."""
+
+from kedro.pipeline import Node, Pipeline
+
+from ltpipe.training.train import train
+from pipelines import bind
+
+
+def create(name: str, run: str, seed: str, start: dict[str, str]) -> Pipeline:
+    """The stage of one cell. start: {"start": checkpoint of another run}, or empty."""
+    cell = f"{name}.{run}.{seed}"
+    inputs = {
+        "manifest": f"{name}.manifest",
+        "images": f"{name}.images",
+        "scratch": f"{cell}.scratch",
+        "run": f"params:{name}.runs.{run}.train",
+        "schedule": f"params:{name}.schedule",
+        "model": f"params:{name}.model",
+        "seed": f"params:{name}.seeds.{seed}",
+        **start,
+    }
+    outputs = [f"{cell}.checkpoint", f"{cell}.log"]
+    return Pipeline(
+        [Node(bind(train, cell=cell), inputs, outputs, name="train", tags="train", namespace=cell)]
+    )

@@ -1,0 +1,127 @@
+"""The report's figures as PNG bytes: the same bytes for the same numbers."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ltpipe.data.manifest import GROUPS
+from ltpipe.data.tables import Table
+
+
+def draw(
+    summaries: Sequence[Mapping[str, Any]], details: Sequence[Mapping[str, Any]], logs: Mapping[str, Table]
+) -> dict[str, bytes]:
+    """Every figure by file name."""
+    from matplotlib.figure import Figure  # no pyplot: nothing global, no display
+
+    by_run: dict[str, list[Mapping[str, Any]]] = {}
+    for detail in details:
+        by_run.setdefault(detail["cell"].split(".")[1], []).append(detail)
+    figures = {
+        "groups.png": _groups(Figure, summaries),
+        "classes.png": _classes(Figure, by_run),
+        "confusion.png": _confusion(Figure, by_run),
+        "reliability.png": _reliability(Figure, by_run),
+        "training.png": _training(Figure, logs),
+    }
+    return {name: _png(figure) for name, figure in figures.items()}
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _axes(kind: Any, rows: int, columns: int, width: float = 4.2, height: float = 3.4) -> tuple[Any, np.ndarray]:
+    figure = kind(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _protocols(by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    return list(dict.fromkeys(p for cells in by_run.values() for cell in cells for p in cell["protocols"]))
+
+
+def _groups(kind: Any, summaries: Sequence[Mapping[str, Any]]) -> Any:
+    """Accuracy by frequency group: bars are means over seeds, whiskers standard deviations."""
+    protocols = list(dict.fromkeys(key.split(".")[0] for s in summaries for key in s["metrics"]))
+    figure, axes = _axes(kind, 1, len(protocols), width=5.0)
+    for axis, protocol in zip(axes[0], protocols, strict=True):
+        for number, summary in enumerate(summaries):
+            found = [(x, summary["metrics"].get(f"{protocol}.accuracy.{g}")) for x, g in enumerate(("all", *GROUPS))]
+            present = [(x, m) for x, m in found if m is not None]
+            places = [x + (number + 0.5) * 0.8 / len(summaries) - 0.4 for x, _ in present]
+            axis.bar(
+                places,
+                [m["mean"] for _, m in present],
+                width=0.8 / len(summaries),
+                yerr=[m["std"] or 0.0 for _, m in present],
+                label=summary["run"],
+            )
+        axis.set(title=protocol, ylabel="accuracy, %", ylim=(0, 100), xticks=range(4), xticklabels=("all", *GROUPS))
+    axes[0][-1].legend(fontsize=7)
+    return figure
+
+
+def _classes(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """Recall of each class against its training images."""
+    protocols = _protocols(by_run)
+    figure, axes = _axes(kind, 1, len(protocols))
+    for axis, protocol in zip(axes[0], protocols, strict=True):
+        for run, cells in by_run.items():
+            tables = [cell["protocols"][protocol]["classes"] for cell in cells if protocol in cell["protocols"]]
+            if tables:
+                images = [row["train_images"] for row in tables[0]]
+                recall = np.mean([[row["recall"] for row in table] for table in tables], axis=0)
+                axis.plot(images, recall, marker="o", markersize=3, label=run)
+        axis.set(title=protocol, xlabel="training images of the class", ylabel="recall, %", xscale="log", ylim=(0, 101))
+    axes[0][-1].legend(fontsize=7)
+    return figure
+
+
+def _confusion(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """Share of each class's images by prediction, mean over seeds."""
+    protocols = _protocols(by_run)
+    figure, axes = _axes(kind, len(protocols), len(by_run), width=3.2, height=3.0)
+    for row, protocol in zip(axes, protocols, strict=True):
+        for axis, (run, cells) in zip(row, by_run.items(), strict=True):
+            found = [np.array(c["protocols"][protocol]["confusion"]) for c in cells if protocol in c["protocols"]]
+            if found:
+                total = np.sum(found, axis=0)
+                axis.imshow(total / np.maximum(total.sum(axis=1, keepdims=True), 1), cmap="magma", vmin=0, vmax=1)
+            axis.set(title=f"{run} {protocol}", xlabel="predicted", ylabel="label")
+    return figure
+
+
+def _reliability(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """Accuracy against confidence, all seeds; on the diagonal a confidence is a probability."""
+    protocols = _protocols(by_run)
+    figure, axes = _axes(kind, 1, len(protocols))
+    for axis, protocol in zip(axes[0], protocols, strict=True):
+        axis.plot([0, 100], [0, 100], color="0.7", linewidth=1)
+        for run, cells in by_run.items():
+            bins = [b for cell in cells if protocol in cell["protocols"] for b in cell["protocols"][protocol]["reliability"]]
+            bins.sort(key=lambda b: b["confidence"])
+            axis.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], ".", markersize=4, label=run)
+        axis.set(title=protocol, xlabel="confidence, %", ylabel="accuracy, %")
+    axes[0][-1].legend(fontsize=7)
+    return figure
+
+
+def _training(kind: Any, logs: Mapping[str, Table]) -> Any:
+    """Loss and validation accuracy by epoch, one line a cell; a run that trains nothing has none."""
+    figure, axes = _axes(kind, 1, 2, width=5.0)
+    colours = {run: f"C{i % 10}" for i, run in enumerate(dict.fromkeys(cell.split(".")[1] for cell in logs))}
+    for cell, log in logs.items():
+        run = cell.split(".")[1]
+        for axis, column in zip(axes[0], ("loss", "val_accuracy"), strict=True):
+            if column in log:
+                axis.plot(log["epoch"], log[column], color=colours[run], linewidth=0.8, label=run)
+                axis.set(xlabel="epoch", ylabel=column)
+    for axis in axes[0]:
+        handles, labels = axis.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        axis.legend(unique.values(), unique.keys(), fontsize=7)
+    return figure
