@@ -58,12 +58,11 @@ def adjusted_loss(logits: "Tensor", labels: "Tensor", shift: "Tensor", margin: "
 
     logits: B x C. labels: B. shift: C, tau * log pi. margin: C, subtracted from the true class's logit (table 4).
     """
-    import torch
     from torch.nn import functional as F
 
     adjusted = logits + shift
     if margin is not None:
-        adjusted = adjusted - margin[labels][:, None] * torch.zeros_like(logits).scatter(1, labels[:, None], 1.0)
+        adjusted = adjusted - margin[labels][:, None] * F.one_hot(labels, logits.shape[1])
     return F.cross_entropy(adjusted, labels)
 
 
@@ -71,7 +70,7 @@ def macro_recall(predicted: "Tensor", labels: "Tensor", classes: int) -> "Tensor
     """Mean recall over the classes present in `labels`; predicted: K x B for K candidates. Returns K, 0..1."""
     from torch.nn import functional as F
 
-    member = F.one_hot(labels, classes).to(dtype=predicted.dtype).double()
+    member = F.one_hot(labels, classes).double()
     hits = (predicted == labels).double() @ member
     present = member.sum(dim=0)
     return (hits[:, present > 0] / present[present > 0]).mean(dim=1)

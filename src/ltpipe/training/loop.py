@@ -60,7 +60,7 @@ class State:
     method: Method
     phase: int = 0
     epoch: int = 0
-    step: int = 0
+    unsaved: int = 0  # steps since the last resume point
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
 
@@ -132,21 +132,13 @@ def _run_epoch(task: Task, state: State, phase: Phase, sgd: torch.optim.SGD | No
             continue
         seen += sum(map(len, rows))
         _add(totals, _step(task, state, sgd, rows, step))
-        if (step + 1) % task.schedule.save_every == 0 and step + 1 < len(steps):
-            _save(task, state, sgd, step + 1, totals)
+        state.unsaved += 1
+        if state.unsaved >= task.schedule.save_every and step + 1 < len(steps):
+            _save(task, state, sgd, state.epoch, step + 1, totals)
     state.sums = {name: float(value) for name, value in totals.items()}
     _end_epoch(task, state, lr, seen / max(time.perf_counter() - began, 1e-9))
-    _save_at_boundary(task, state, sgd, len(steps))
-
-
-def _save_at_boundary(task: Task, state: State, sgd: torch.optim.SGD | None, steps: int) -> None:
-    """At an epoch's end, if as many steps have passed since the last boundary's save."""
-    every = task.schedule.save_every
-    done = (state.epoch + 1) * steps
-    if done // every > (done - steps) // every:
-        state.epoch += 1
-        _save(task, state, sgd, 0, {})
-        state.epoch -= 1
+    if state.unsaved >= task.schedule.save_every:
+        _save(task, state, sgd, state.epoch + 1, 0, {})
 
 
 def _steps(task: Task, state: State) -> list[list[torch.Tensor]]:
@@ -154,14 +146,17 @@ def _steps(task: Task, state: State) -> list[list[torch.Tensor]]:
     labels = task.train.labels.cpu()
     cpu = torch.device("cpu")
     keys = [(task.seed, state.phase, state.epoch, "order", number) for number in range(len(streams))]
-    orders = [samplers.order(s, labels, determinism.generator(cpu, *key)) for s, key in zip(streams, keys, strict=True)]
+    orders = [
+        samplers.order(stream, labels, determinism.generator(cpu, *key)).to(task.device)
+        for stream, key in zip(streams, keys, strict=True)
+    ]
     return samplers.batches(streams, orders, task.schedule.batch)
 
 
 def _step(task: Task, state: State, sgd: torch.optim.SGD | None, rows: list[torch.Tensor], step: int) -> Any:
     """One optimiser step; returns the sums to log (on the device, so that the device is not waited for)."""
     generator = determinism.generator(task.device, task.seed, state.phase, state.epoch, step, "augment")
-    batch = state.method.batch(tuple(_batch(task, r.to(task.device), generator) for r in rows))
+    batch = state.method.batch(tuple(_batch(task, r, generator) for r in rows))
     out = forward(state.network, batch.images, task.schedule.precision)
     parts = state.method.loss(out, batch)
     if sgd is not None:
@@ -240,14 +235,16 @@ def _right(task: Task, state: State) -> Iterator[torch.Tensor]:
 
 
 def _save(
-    task: Task, state: State, sgd: torch.optim.SGD | None, step: int, totals: dict[str, torch.Tensor]
+    task: Task, state: State, sgd: torch.optim.SGD | None, epoch: int, step: int, totals: dict[str, torch.Tensor]
 ) -> None:
+    """A resume point from which the next step is `step` of `epoch`."""
+    state.unsaved = 0
     checkpoint.save_resume(
         task.resume,
         {
             "fingerprint": task.fingerprint,
             "phase": state.phase,
-            "epoch": state.epoch,
+            "epoch": epoch,
             "step": step,
             "weights": state.network.state_dict(),
             "optimiser": sgd.state_dict() if sgd else {},

@@ -43,16 +43,7 @@ def train(
     from ltpipe.training import loop
 
     where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    started = weights.unpack(start)[0] if start is not None else None
-    facts = {
-        "cell": cell,
-        "seed": seed,
-        "data": fingerprint(manifest),
-        "code": code_version([__name__, *run.modules(), *model.modules()]),
-        "classes": class_names(manifest),
-        "parameters": {block: value.model_dump(mode="json") for block, value in _blocks(run, schedule, model).items()},
-        "started_from": hashlib.sha256(start).hexdigest()[:16] if start is not None else None,
-    }
+    facts = provenance(manifest, run, schedule, model, seed, start, cell)
     task = loop.Task(
         name=cell,
         run=run,
@@ -64,15 +55,29 @@ def train(
         val=_split(manifest, images, "val", where),
         fingerprint=hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode()).hexdigest(),
         resume=scratch / "resume.pt",
-        start=started,
+        start=weights.unpack(start)[0] if start is not None else None,
     )
     final, history, found = loop.fit(task)
-    facts["classes_counts"] = np.bincount(task.train.labels.cpu().numpy(), minlength=task.classes).tolist()
     return weights.pack(final, facts | {"method": found}), pd.DataFrame(history or [{"epoch": 0}])
 
 
-def _blocks(run: Run, schedule: Schedule, model: Model) -> dict[str, Any]:
-    return {"run": run, "schedule": schedule, "model": model}
+def provenance(
+    manifest: Table, run: Run, schedule: Schedule, model: Model, seed: int, start: bytes | None, cell: str
+) -> dict[str, Any]:
+    """What a checkpoint is made of, JSON-able: equal provenance on one machine means equal weights."""
+    names = class_names(manifest)
+    labels = manifest.loc[manifest["split"] == run.split, "label"]
+    blocks = {"run": run, "schedule": schedule, "model": model}
+    return {
+        "cell": cell,
+        "seed": seed,
+        "data": fingerprint(manifest),
+        "code": code_version([__name__, *run.modules(), *model.modules()]),
+        "classes": names,
+        "classes_counts": np.bincount(labels, minlength=len(names)).tolist(),
+        "parameters": {name: block.model_dump(mode="json") for name, block in blocks.items()},
+        "started_from": hashlib.sha256(start).hexdigest()[:16] if start is not None else None,
+    }
 
 
 def _split(manifest: Table, images: np.ndarray, split: str, device: Any) -> Any:
