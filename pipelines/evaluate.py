@@ -9,13 +9,13 @@ from ltpipe.predict import predict
 def create(name: str, run: str, seed: str) -> Pipeline:
     """The stage of one cell."""
     cell = f"{name}.{run}.{seed}"
-    place = {"tags": ["evaluate", "measure"], "namespace": cell}
+    tags = ["evaluate", "measure"]
     models = [f"{cell}.onnx", f"{name}.manifest", f"{name}.images"]
     numbers = [f"{cell}.predictions", f"params:{name}.evaluate", f"params:{name}.runs.{run}.train"]
     outputs = [f"{cell}.metrics", f"{cell}.details", f"{cell}.classes"]
     return Pipeline(
         [
-            Node(predict, models, f"{cell}.predictions", name="predict", **place),
-            Node(measure, numbers, outputs, name="measure", **place),
+            Node(predict, models, f"{cell}.predictions", name="predict", tags=tags, namespace=cell),
+            Node(measure, numbers, outputs, name="measure", tags=tags, namespace=cell),
         ]
     )

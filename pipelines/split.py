@@ -9,17 +9,18 @@ from ltpipe.data.split import admit, draw
 def create(name: str) -> Pipeline:
     """The stage of one benchmark."""
     candidate, validation = f"{name}.candidate", f"{name}.validation"
-    place = {"tags": ["split", "data"], "namespace": name}
+    tags = ["split", "data"]
     return Pipeline(
         [
-            Node(draw, [f"{name}.index", f"params:{name}.split"], candidate, name="draw", **place),
+            Node(draw, [f"{name}.index", f"params:{name}.split"], candidate, name="draw", tags=tags, namespace=name),
             Node(
                 validate,
                 [candidate, f"{name}.index", f"params:{name}.expect"],
                 [validation, f"{name}.validation_page"],
                 name="validate",
-                **place,
+                tags=tags,
+                namespace=name,
             ),
-            Node(admit, [candidate, validation], f"{name}.manifest", name="admit", **place),
+            Node(admit, [candidate, validation], f"{name}.manifest", name="admit", tags=tags, namespace=name),
         ]
     )

@@ -20,6 +20,4 @@ def create(name: str, run: str, seed: str, start: dict[str, str]) -> Pipeline:
         **start,
     }
     outputs = [f"{cell}.checkpoint", f"{cell}.log"]
-    return Pipeline(
-        [Node(bind(train, cell=cell), inputs, outputs, name="train", tags="train", namespace=cell)]
-    )
+    return Pipeline([Node(bind(train, cell=cell), inputs, outputs, name="train", tags="train", namespace=cell)])

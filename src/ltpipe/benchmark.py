@@ -54,7 +54,9 @@ class Benchmark(Spec):
             self._starts(name, row.train)
         unknown = [m for m in self.gate.metrics if m.split(".")[0] not in self.evaluate.protocols]
         if unknown:
-            raise ValueError(f"gate.metrics name no protocol: {unknown}; protocols: {', '.join(self.evaluate.protocols)}")
+            raise ValueError(
+                f"gate.metrics name no protocol: {unknown}; protocols: {', '.join(self.evaluate.protocols)}"
+            )
         splits = {s for row in self.runs.values() for s in [row.train.split]} | {
             s for p in self.evaluate.protocols.values() for s in (p.train, p.test)
         }
@@ -67,7 +69,9 @@ class Benchmark(Spec):
         seen = [name]
         while run.start_from is not None:
             if run.start_from not in self.runs:
-                raise ValueError(f"runs.{seen[-1]}.train.start_from: no run {run.start_from!r}; runs: {', '.join(self.runs)}")
+                raise ValueError(
+                    f"runs.{seen[-1]}.train.start_from: no run {run.start_from!r}; runs: {', '.join(self.runs)}"
+                )
             if run.start_from in seen:
                 raise ValueError(f"runs.{name}.train.start_from: a circle, {' <- '.join([*seen, run.start_from])}")
             seen.append(run.start_from)

@@ -40,7 +40,7 @@ class Projection:
         found: dict[str, Any] = {}
         for tag in STAGES:
             nodes = self.pipeline.only_nodes_with_tags(tag).nodes
-            cells = dict.fromkeys(n.namespace if tag in ("train", "measure") else self.name for n in nodes)
+            cells = dict.fromkeys(str(n.namespace) if tag in ("train", "measure") else self.name for n in nodes)
             for cell in cells:
                 part = Pipeline([n for n in nodes if tag not in ("train", "measure") or n.namespace == cell])
                 found["-".join([tag, *cell.split(".")])] = self.stage(tag, cell, part)
@@ -98,7 +98,7 @@ def text(name: str, root: Path) -> str:
     from kedro.framework.project import pipelines as registered
 
     with KedroSession.create(project_path=root) as session:
-        catalog = session.load_context().catalog
+        catalog = session.load_context().catalog  # type: ignore[attr-defined]
         stages = Projection(root, name, specs[name], registered[name], catalog).stages()
     content: dict[str, Any] = {"stages": stages}
     if name != DEFAULT:

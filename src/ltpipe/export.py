@@ -6,6 +6,7 @@ batch x C. Normalisation and the method's predict() are inside the graph; names 
 
 import json
 import logging
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def compare(servable: Any, payload: bytes, images: np.ndarray, parity: Parity) -
         wanted = servable(torch.tensor(images))[0].numpy()
     sizes = [1, 2, 7] + [64] * (len(images) // 64 + 1)
     bounds = np.minimum(np.cumsum([0, *sizes]), len(images))
-    parts = [images[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a]
+    parts = [images[a:b] for a, b in pairwise(bounds) if b > a]
     found = np.concatenate([session.run(["logits"], {"image": part})[0] for part in parts])
     difference = np.abs(found - wanted)
     same = int((found.argmax(1) == wanted.argmax(1)).sum())

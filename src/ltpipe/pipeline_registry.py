@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import pipelines
 from kedro.pipeline import Pipeline
 from kedro.utils import find_kedro_project
 
+import pipelines
 from ltpipe.benchmark import load
 
 DEFAULT = "digits_glt"

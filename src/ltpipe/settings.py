@@ -7,6 +7,6 @@ from ltpipe.hooks import StaleOutputs
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "base",
-    "merge_strategy": {"parameters": "soft"},
+    "merge_strategy": {"parameters": "soft", "globals": "soft"},
 }
 HOOKS = (StaleOutputs(),)

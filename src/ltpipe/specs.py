@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-
 T = TypeVar("T", bound="Spec")
 
 

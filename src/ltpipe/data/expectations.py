@@ -119,5 +119,3 @@ def _page(result: Any) -> str:
 
     page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
     return page
-
-

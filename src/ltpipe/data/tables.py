@@ -6,6 +6,8 @@ at each start, also of stages that never touch a table.
 
 from typing import TYPE_CHECKING, Any
 
+__all__ = ["Table"]
+
 if TYPE_CHECKING:
     from pandas import DataFrame as Table
 else:

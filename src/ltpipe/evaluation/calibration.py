@@ -24,4 +24,6 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -
 
 def ece(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
     """Mean |accuracy - confidence| of the bins, weighted by their sizes, in percent."""
-    return sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in reliability(confidence, correct, bins)) / len(correct)
+    return sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in reliability(confidence, correct, bins)) / len(
+        correct
+    )

@@ -87,7 +87,7 @@ def summarise(reported: Reported, *cells: Mapping[str, Any]) -> dict[str, Any]:
 def against_reported(reported: Reported, table: Mapping[str, Mapping[str, Any]], n: int) -> dict[str, Any]:
     """The verdict on a paper's number: pass, below, above (a leak looks like success), inconclusive or unreported."""
     result: dict[str, Any] = reported.model_dump()
-    if reported.value is None or reported.tolerance is None:
+    if reported.value is None or reported.tolerance is None or reported.metric is None:
         return result | {"verdict": "unreported"}
     if reported.metric not in table:
         return result | {"verdict": "incomparable", "reason": f"no metric {reported.metric}"}
@@ -111,11 +111,13 @@ def judge(
     *summaries: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The verdict: one row for each run and gated metric, and whether the gate passes."""
-    gaps = {metric: None for metric in gate.metrics}
+    gaps: Mapping[str, float | None] = dict.fromkeys(gate.metrics)
     reason = _incomparable(accepted, gate, summaries)
     if reason is None and accepted is not None:
         gaps = accepted_margins(manifest, accepted, gate, evaluation, min(s["n"] for s in summaries))
-    rows = [_row(summary, metric, accepted, gaps[metric], gate, reason) for summary in summaries for metric in gate.metrics]
+    rows = [
+        _row(summary, metric, accepted, gaps[metric], gate, reason) for summary in summaries for metric in gate.metrics
+    ]
     missing = sorted(set((accepted or {}).get("runs", {})) - {s["run"] for s in summaries})
     failed = [r for r in rows if r["verdict"] not in PASSING]
     papers = [s for s in summaries if s["reported"]["gates"] and s["reported"]["verdict"] not in PASSING]
@@ -131,9 +133,7 @@ def judge(
     }
 
 
-def _incomparable(
-    accepted: Mapping[str, Any] | None, gate: Gate, summaries: Sequence[Mapping[str, Any]]
-) -> str | None:
+def _incomparable(accepted: Mapping[str, Any] | None, gate: Gate, summaries: Sequence[Mapping[str, Any]]) -> str | None:
     """Why nothing can be compared, or None."""
     if gate.against == "nothing":
         return None
@@ -153,7 +153,9 @@ def accepted_margins(
     """Margin of each gated metric in percentage points, by simulation from the accepted correctness bits."""
     sums: dict[str, dict[str, np.ndarray]] = {run: {} for run in accepted["runs"]}
     sizes, smallest = {}, {}
-    numbers = {source: i for i, source in enumerate(sorted(manifest.loc[manifest["role"] == "test", "source"].unique()))}
+    numbers = {
+        source: i for i, source in enumerate(sorted(manifest.loc[manifest["role"] == "test", "source"].unique()))
+    }
     for metric in gate.metrics:
         protocol, _, part = metric.split(".")
         rows = manifest[manifest["split"] == evaluation.protocols[protocol].test].sort_values("id")

@@ -102,7 +102,9 @@ def _reliability(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -
     for axis, protocol in zip(axes[0], protocols, strict=True):
         axis.plot([0, 100], [0, 100], color="0.7", linewidth=1)
         for run, cells in by_run.items():
-            bins = [b for cell in cells if protocol in cell["protocols"] for b in cell["protocols"][protocol]["reliability"]]
+            bins = [
+                b for cell in cells if protocol in cell["protocols"] for b in cell["protocols"][protocol]["reliability"]
+            ]
             bins.sort(key=lambda b: b["confidence"])
             axis.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], ".", markersize=4, label=run)
         axis.set(title=protocol, xlabel="confidence, %", ylabel="accuracy, %")

@@ -21,9 +21,7 @@ def report(
     return {"report.md": text.encode(), **figures}
 
 
-def markdown(
-    benchmark: str, verdict: Mapping[str, Any], validation: Mapping[str, Any], figures: Sequence[str]
-) -> str:
+def markdown(benchmark: str, verdict: Mapping[str, Any], validation: Mapping[str, Any], figures: Sequence[str]) -> str:
     """The report's text."""
     summaries = verdict["summaries"]
     data = sorted({d for s in summaries for d in s["data"]})

@@ -132,7 +132,7 @@ def _finished(place: Path, facts: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     kept = unpack(path.read_bytes())[1]
-    return {k: v for k, v in kept.items() if k != "method"} == json.loads(json.dumps(facts))
+    return bool({k: v for k, v in kept.items() if k != "method"} == json.loads(json.dumps(facts)))
 
 
 def _start(out: Path, run: Run, seed: str) -> bytes | None:

@@ -13,7 +13,7 @@ Differs from the authors' ImageNet-GLT: attributes are given, not k-means cluste
 sources (theirs share none), because a small test set would otherwise be smaller still.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -69,7 +69,9 @@ def draw(index: Table, config: Config) -> Table:
         sources = random.permutation(np.sort(index.loc[index["label"] == label, "source"].unique()))
         need = config.test + val[label] + max(train[label], level[label])
         if need > len(sources):
-            raise Refused(f"glt split: class {label} has {len(sources)} sources, {need} are needed (largest, val, test)")
+            raise Refused(
+                f"glt split: class {label} has {len(sources)} sources, {need} are needed (largest, val, test)"
+            )
         test, cut, rest = np.split(sources, [config.test, config.test + val[label]])
         choose = _Chooser(rank[label], config.shares, random)
         parts += [
@@ -100,7 +102,7 @@ class _Chooser:
         return np.resize(self.random.permutation(values), n)
 
 
-def _assemble(index: Table, parts: list[tuple], rank: np.ndarray, groups: np.ndarray) -> Table:
+def _assemble(index: Table, parts: list[tuple[Any, ...]], rank: np.ndarray, groups: np.ndarray) -> Table:
     import pandas as pd
 
     chosen = pd.concat(
