@@ -27,7 +27,7 @@ def benchmark(name: str, spec: "Benchmark") -> Pipeline:
     """The whole graph of one benchmark."""
     from pipelines import evaluate, export, fetch, gate, report, split, train
 
-    parts = [fetch.create(name), split.create(name)]
+    parts = [fetch.create(name, spec.source.name), split.create(name, spec.source.name)]
     for run, row in spec.runs.items():
         for seed in spec.seeds:
             start = row.train.start_from

@@ -1,12 +1,12 @@
-"""fetch: the source's images, an index of them, and the notice of their licence."""
+"""fetch: the source's files, an index of its images, and the notice of their licence."""
 
 from kedro.pipeline import Node, Pipeline
 
 from ltpipe.data.fetch import fetch
 
 
-def create(name: str) -> Pipeline:
-    """The stage of one benchmark."""
-    outputs = [f"{name}.index", f"{name}.images", f"{name}.notice"]
+def create(name: str, source: str) -> Pipeline:
+    """The stage of one benchmark. source: names the folder of raw files, which benchmarks share."""
     tags = ["fetch", "data"]
-    return Pipeline([Node(fetch, f"params:{name}.source", outputs, name="fetch", tags=tags, namespace=name)])
+    inputs, outputs = [f"params:{name}.source", f"raw_{source}"], [f"{name}.index", f"{name}.notice"]
+    return Pipeline([Node(fetch, inputs, outputs, name="fetch", tags=tags, namespace=name)])

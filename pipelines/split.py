@@ -1,26 +1,29 @@
-"""split: draw a manifest, validate it, admit it; the report is kept also where the manifest is refused."""
+"""split: draw a manifest, validate it, admit it, pack its images; a refused manifest leaves its report and no more."""
 
 from kedro.pipeline import Node, Pipeline
 
 from ltpipe.data.expectations import validate
+from ltpipe.data.fetch import pack
 from ltpipe.data.split import admit, draw
 
 
-def create(name: str) -> Pipeline:
-    """The stage of one benchmark."""
+def create(name: str, source: str) -> Pipeline:
+    """The stage of one benchmark. source: names the folder of raw files."""
     candidate, validation = f"{name}.candidate", f"{name}.validation"
-    tags = ["split", "data"]
+    manifest, tags = f"{name}.manifest", ["split", "data"]
+    packed = [manifest, f"params:{name}.source", f"raw_{source}"]
     return Pipeline(
         [
             Node(draw, [f"{name}.index", f"params:{name}.split"], candidate, name="draw", tags=tags, namespace=name),
             Node(
                 validate,
-                [candidate, f"{name}.index", f"params:{name}.expect"],
+                [candidate, f"raw_{source}", f"params:{name}.expect"],
                 [validation, f"{name}.validation_page"],
                 name="validate",
                 tags=tags,
                 namespace=name,
             ),
-            Node(admit, [candidate, validation], f"{name}.manifest", name="admit", tags=tags, namespace=name),
+            Node(admit, [candidate, validation], manifest, name="admit", tags=tags, namespace=name),
+            Node(pack, packed, f"{name}.images", name="pack", tags=tags, namespace=name),
         ]
     )

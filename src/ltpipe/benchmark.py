@@ -52,6 +52,8 @@ class Benchmark(Spec):
     def _whole(self) -> "Benchmark":
         for name, row in self.runs.items():
             self._starts(name, row.train)
+        if self.model.image != self.source.size:
+            raise ValueError(f"model.image {self.model.image} is not source.size {self.source.size}")
         unknown = [m for m in self.gate.metrics if m.split(".")[0] not in self.evaluate.protocols]
         if unknown:
             raise ValueError(

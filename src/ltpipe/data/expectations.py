@@ -4,6 +4,8 @@ An ephemeral context and a report of our own: a stored context mints identifiers
 changes from run to run would retrain every model that depends on it.
 """
 
+import logging
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -31,8 +33,8 @@ class Expect(Spec):
     groups: GroupRule
 
 
-def suite(expect: Expect, images: int) -> list[Any]:
-    """The expectations, as great-expectations objects. images: rows of the image array."""
+def suite(expect: Expect, images: int, raw: Path) -> list[Any]:
+    """The expectations, as great-expectations objects. images: different images; raw: folder of the source's files."""
     import great_expectations.expectations as gxe
 
     from ltpipe.data import gx_rules
@@ -43,6 +45,7 @@ def suite(expect: Expect, images: int) -> list[Any]:
         *(gxe.ExpectColumnValuesToNotBeNull(column=column) for column in COLUMNS),
         gxe.ExpectColumnValuesToBeUnique(column="id"),
         gxe.ExpectColumnValuesToBeBetween(column="row", min_value=0, max_value=images - 1),
+        gx_rules.ExpectFilesToExist(folder=str(raw)),
         gxe.ExpectColumnValuesToBeInSet(column="label", value_set=labels),
         gxe.ExpectColumnValuesToBeInSet(column="role", value_set=list(ROLES)),
         gxe.ExpectColumnValuesToBeInSet(column="split", value_set=sorted(expect.class_counts)),
@@ -58,15 +61,17 @@ def suite(expect: Expect, images: int) -> list[Any]:
     return built
 
 
-def validate(candidate: Table, index: Table, expect: Expect) -> tuple[dict[str, Any], str]:
+def validate(candidate: Table, raw: Path, expect: Expect) -> tuple[dict[str, Any], str]:
     """Report (JSON-able, the same bytes for the same manifest) and the result as an HTML page (Data Docs)."""
     import great_expectations as gx
 
+    # set to INFO by the package itself, for a temporary folder that concerns nobody
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     asset = context.data_sources.add_pandas("manifest").add_dataframe_asset("manifest")
     batch = asset.add_batch_definition_whole_dataframe("manifest").get_batch({"dataframe": candidate})
-    expectations = gx.ExpectationSuite(name="manifest", expectations=suite(expect, len(index)))
+    expectations = gx.ExpectationSuite(name="manifest", expectations=suite(expect, candidate["image"].nunique(), raw))
     result = batch.validate(
         expectations,
         result_format={  # type: ignore[arg-type]
@@ -81,7 +86,8 @@ def validate(candidate: Table, index: Table, expect: Expect) -> tuple[dict[str, 
 
 def _line(one: Any) -> dict[str, Any]:
     """One expectation's result without times, identifiers or tracebacks of passing checks."""
-    kwargs = {k: v for k, v in one.expectation_config.kwargs.items() if k != "batch_id"}
+    # a folder of this machine has no place in a report that other machines compare
+    kwargs = {k: v for k, v in one.expectation_config.kwargs.items() if k not in ("batch_id", "folder")}
     examples = _examples(one.result) or _raised(one.exception_info)
     return {
         "name": " ".join([one.expectation_config.type, *([kwargs["column"]] if "column" in kwargs else [])]),

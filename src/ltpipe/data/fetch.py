@@ -1,5 +1,7 @@
-"""Stage `fetch`: a source's images, one index row an image, and the notice of its licence."""
+"""Stage `fetch`: an index of a source's images and the notice of its licence; and packing of the chosen images."""
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,19 @@ from ltpipe.data.tables import Table
 from ltpipe.specs import Spec, named
 
 PACKAGE = "ltpipe.data.sources"
+COLUMNS = ("image", "source", "file", "label", "class_name", "attribute", "official")
+
+log = logging.getLogger("ltpipe.data")
 
 
 class Source(Spec):
-    """Which images: `name` is a module of ltpipe.data.sources, `options` its Config block."""
+    """Which images: `name` is a module of ltpipe.data.sources, `options` its Config block.
+
+    size: height and width to which images are brought when they are packed.
+    """
 
     name: str
+    size: int = Field(gt=0)
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("name")
@@ -37,8 +46,30 @@ class Source(Spec):
         return frozenset({f"{PACKAGE}.{self.name}"})
 
 
-def fetch(source: Source) -> tuple[Table, np.ndarray, str]:
-    """Index (one row an image), images (uint8, N x H x W x 3, row `r` of the index is image `r`) and licence notice."""
+def fetch(source: Source, raw: Path) -> tuple[Table, str]:
+    """Index of the source's images and the notice of its licence; files, if any, are fetched into `raw`.
+
+    Index columns: image (unique name), source (the original image it was made from), file (path below `raw`, or row of
+    the source's own array), label (from 0), class_name, attribute (-1: none known), official (train, val, test or "":
+    the split that the source's authors put it in).
+    """
     module = named(PACKAGE, source.name)
-    index, images = module.fetch(source.config())
-    return index, images, module.NOTICE
+    index: Table = module.fetch(source.config(), raw)
+    if list(index.columns) != list(COLUMNS):
+        raise TypeError(f"{module.__name__}.fetch: columns {list(index.columns)}, not {list(COLUMNS)}")
+    log.info(
+        "%s: %d images of %d classes. %s", source.name, len(index), index["label"].nunique(), module.NOTICE.strip()
+    )
+    return index, module.NOTICE
+
+
+def pack(manifest: Table, source: Source, raw: Path) -> np.ndarray:
+    """The manifest's images, uint8, N x size x size x 3: image of row r of the manifest's column `row` is number r.
+
+    Decoded once here, so that training never opens an image file.
+    """
+    files = manifest.drop_duplicates("row").sort_values("row")["file"].tolist()
+    images: np.ndarray = named(PACKAGE, source.name).read(source.config(), raw, files, source.size)
+    if images.shape != (len(files), source.size, source.size, 3) or images.dtype != np.uint8:
+        raise TypeError(f"{source.name}.read: {images.dtype} {images.shape}, not uint8 images of size {source.size}")
+    return images

@@ -31,6 +31,14 @@ class _Rule(BatchExpectation):
         return {"success": not found, "result": result}
 
 
+class ExpectFilesToExist(_Rule):
+    """Every file is there and is not empty (a number is a row of the source's own array)."""
+
+    folder: str
+    rule = staticmethod(rules.files_exist)
+    parameters = ("folder",)
+
+
 class ExpectClassCountsToEqual(_Rule):
     """Images of each class in each split are exactly the stated integers."""
 

@@ -2,9 +2,10 @@
 
 Columns, in this order:
     id          unique: "<split>/<image>"
-    image       name of the image in the index (an image may be in several splits of one role: Test-CBL and Test-GBL)
+    image       its name in the index (an image may be in several splits of one role: Test-CBL and Test-GBL)
     source      the original image it was made from: no source is in two roles
-    row         its row in the image array (int64)
+    file        where the source keeps it: a path, or a row of the source's own array
+    row         its row in the packed array of images (int64)
     label       class index, 0 the largest class of the training split that defines the groups (int64)
     class_name
     role        train, val or test
@@ -22,7 +23,7 @@ from pydantic import Field, model_validator
 from ltpipe.data.tables import Table
 from ltpipe.specs import Spec
 
-COLUMNS = ("id", "image", "source", "row", "label", "class_name", "role", "split", "group", "attribute")
+COLUMNS = ("id", "image", "source", "file", "row", "label", "class_name", "role", "split", "group", "attribute")
 ROLES = ("train", "val", "test")
 GROUPS = ("many", "medium", "few")
 

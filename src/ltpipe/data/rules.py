@@ -3,6 +3,7 @@
 Each parameter is JSON-able, because great-expectations stores it with the result.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,19 @@ from ltpipe.data.tables import Table
 def _counts(manifest: Table, split: str, column: str, size: int) -> np.ndarray:
     values = manifest.loc[manifest["split"] == split, column]
     return np.bincount(values[values >= 0], minlength=size)
+
+
+def files_exist(manifest: Table, folder: str) -> list[str]:
+    """Every file below `folder` is there and is not empty; a number is a row of the source's own array, not a file."""
+    files = [file for file in manifest["file"].unique() if not file.isdigit()]
+    return [file for file in files if not _filled(f"{folder}/{file}")]
+
+
+def _filled(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0  # noqa: PTH116 - a million Path objects would cost seconds
+    except OSError:
+        return False
 
 
 def class_counts(manifest: Table, counts: Mapping[str, Sequence[int]]) -> list[str]:

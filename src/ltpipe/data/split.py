@@ -1,13 +1,17 @@
 """Stage `split`: draw a manifest, validate it, and admit it only if every expectation holds."""
 
+import logging
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from ltpipe.data.manifest import COLUMNS
 from ltpipe.data.tables import Table
 from ltpipe.specs import Refused, Spec, named
 
 PACKAGE = "ltpipe.data.splits"
+
+log = logging.getLogger("ltpipe.data")
 
 
 class Split(Spec):
@@ -38,8 +42,13 @@ class Split(Spec):
 
 def draw(index: Table, split: Split) -> Table:
     """A candidate manifest; nobody may use it before `admit`."""
-    manifest: Table = named(PACKAGE, split.kind).draw(index, split.config())
-    return manifest
+    import numpy as np
+
+    table: Table = named(PACKAGE, split.kind).draw(index, split.config())
+    names, rows = np.unique(table["image"].to_numpy(dtype=str), return_inverse=True)
+    log.info("split %s: %d rows of %d images", split.kind, len(table), len(names))
+    table = table.assign(id=table["split"] + "/" + table["image"], row=rows.astype(np.int64))
+    return table.sort_values(["split", "label", "image"], ignore_index=True)[list(COLUMNS)]
 
 
 def admit(candidate: Table, validation: dict[str, Any]) -> Table:

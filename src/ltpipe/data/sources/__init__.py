@@ -1,1 +1,7 @@
-"""Where images come from: one file a source, each with a Config block, a NOTICE text and a fetch function."""
+"""Where images come from: one file a source, each with
+
+Config      its block of options
+NOTICE      the licence, kept beside the data
+fetch(config, raw)               -> index (columns: ltpipe.data.fetch.COLUMNS); downloads go into the folder `raw`
+read(config, raw, files, size)   -> the images of the index's `file` values, uint8, N x size x size x 3
+"""

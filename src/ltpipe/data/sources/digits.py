@@ -5,16 +5,21 @@ with Gaussian pixel noise: 10,782 images. The scheme is the attribute that a GLT
 clusters of ImageNet-GLT are (science: Tang et al., ECCV 2022), except that here it is ground truth.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from pydantic import Field
 
 from ltpipe.data.tables import Table
-from ltpipe.specs import Spec
+from ltpipe.specs import Refused, Spec
 
 NOTICE = """Optical Recognition of Handwritten Digits (test part), E. Alpaydin and C. Kaynak, UCI Machine Learning
 Repository, https://doi.org/10.24432/C50P49, licence CC BY 4.0. Shipped with scikit-learn (BSD-3-Clause).
 Coloured, enlarged and given noise by ltpipe.
 """
+
+SIZE = 16
 
 # ink and paper of each scheme, RGB in 0..255; a scheme differs from the next in hue, in contrast or in polarity
 SCHEMES = np.array(
@@ -48,26 +53,36 @@ def colour(ink: np.ndarray, noise: float, random: np.random.RandomState) -> np.n
     return np.clip(np.rint(clean + noise * random.standard_normal(clean.shape)), 0, 255).astype(np.uint8)
 
 
-def fetch(config: Config) -> tuple[Table, np.ndarray]:
-    """Index of 10,782 rows and their images (uint8, N x 16 x 16 x 3).
-
-    RandomState, not Generator: its stream is frozen (NumPy NEP 19), so that the images are the same in any version.
-    """
+def fetch(config: Config, raw: Path) -> Table:
+    """Index of 10,782 images; nothing is downloaded."""
     import pandas as pd
     from sklearn.datasets import load_digits
 
-    digits, labels = load_digits(return_X_y=True)
-    random = np.random.RandomState(config.seed)
-    images = np.concatenate([colour(d.reshape(8, 8) / 16.0, config.noise, random) for d in digits])
-    number, scheme = np.divmod(np.arange(len(images)), len(SCHEMES))
-    index = pd.DataFrame(
+    labels = load_digits(return_X_y=True)[1]
+    number, scheme = np.divmod(np.arange(len(labels) * len(SCHEMES)), len(SCHEMES))
+    return pd.DataFrame(
         {
             "image": [f"digit{n:04d}-scheme{s}" for n, s in zip(number, scheme, strict=True)],
             "source": [f"digit{n:04d}" for n in number],
-            "row": np.arange(len(images), dtype=np.int64),
+            "file": [str(row) for row in range(len(number))],
             "label": labels[number].astype(np.int64),
             "class_name": [str(label) for label in labels[number]],
             "attribute": scheme.astype(np.int64),
+            "official": "",
         }
     )
-    return index, images
+
+
+def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+    """The images of `files`; every image is drawn, so that one image's noise does not depend on which are asked for.
+
+    RandomState, not Generator: its stream is frozen (NumPy NEP 19), so that the images are the same in any version.
+    """
+    from sklearn.datasets import load_digits
+
+    if size != SIZE:
+        raise Refused(f"source digits draws images of {SIZE} x {SIZE}; size cannot be {size}")
+    random = np.random.RandomState(config.seed)
+    digits = load_digits(return_X_y=True)[0]
+    images = np.concatenate([colour(d.reshape(8, 8) / 16.0, config.noise, random) for d in digits])
+    return images[[int(file) for file in files]]

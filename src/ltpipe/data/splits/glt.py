@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ltpipe.data.longtail import exponential, shares
-from ltpipe.data.manifest import COLUMNS, Groups
+from ltpipe.data.manifest import Groups
 from ltpipe.data.tables import Table
 from ltpipe.specs import Refused, Spec
 
@@ -52,7 +52,7 @@ def rank_of(values: int, ranks: int, classes: int, random: np.random.RandomState
 
 
 def draw(index: Table, config: Config) -> Table:
-    """The manifest of `index` (columns image, source, row, label, class_name, attribute).
+    """The manifest of `index`, without the columns id and row.
 
     Raises Refused where a class has too few sources, or where the values of the attribute cannot fill the ranks.
     """
@@ -110,7 +110,6 @@ def _assemble(index: Table, parts: list[tuple[Any, ...]], rank: np.ndarray, grou
         for role, split, sources, values in parts
     )
     table = chosen.merge(index, on=["source", "attribute"], how="left", validate="many_to_one")
-    table["id"] = table["split"] + "/" + table["image"]
     table["group"] = groups[table["label"].to_numpy()]
     table["attribute"] = rank[table["label"], table["attribute"]]
-    return table.sort_values(["split", "label", "row"], ignore_index=True)[list(COLUMNS)]
+    return table

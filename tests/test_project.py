@@ -1,0 +1,248 @@
+"""Kedro's view of the project: graphs, catalog, parameters, `kedro run`; the projection onto dvc.yaml."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+from ltpipe.benchmark import load
+from ltpipe.dvc_yaml import Projection, text
+from ltpipe.pipeline_registry import register_pipelines
+from ltpipe.provenance import closure
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+BENCHMARKS = sorted(path.stem for path in (ROOT / "conf/base/parameters").glob("*.yml"))
+
+
+def kedro(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | environment
+    return subprocess.run([BIN / "kedro", *arguments], cwd=folder, capture_output=True, text=True, env=env)
+
+
+def tree(target: Path) -> Path:
+    """A copy of the project's configuration, without results; code comes from the installation."""
+    shutil.copytree(ROOT / "conf", target / "conf")
+    shutil.copy(ROOT / "pyproject.toml", target)
+    (target / "src").mkdir()
+    return target
+
+
+@pytest.fixture(scope="module")
+def registered():
+    os.chdir(ROOT)
+    return register_pipelines()
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    bootstrap_project(ROOT)
+    with KedroSession.create(project_path=ROOT) as session:
+        yield session.load_context().catalog
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_is_a_pipeline_whose_only_free_inputs_are_parameters(registered, name):
+    free = {i for i in registered[name].inputs() if not i.startswith("params:")}
+    assert free - {f"{name}.accepted"} == {i for i in free if i.endswith(".scratch")}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_everything_that_passes_between_stages_is_a_file(registered, catalog, name):
+    for tag in ("data", "train", "measure", "judge", "gate"):
+        part = registered[name].only_nodes_with_tags(tag)
+        for dataset in (part.inputs() | part.outputs()) - {i for i in part.inputs() if i.startswith("params:")}:
+            assert hasattr(catalog.get(dataset), "path"), f"{dataset} is in memory only"
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_no_two_kinds_of_node_read_one_block_but_for_those_that_must_agree(registered, name):
+    readers: dict[str, set[str]] = {}
+    for node in registered[name].nodes:
+        for block in (i for i in node.inputs if i.startswith("params:")):
+            readers.setdefault(block, set()).add(node.func.__name__)
+    shared = {block: names for block, names in readers.items() if len(names) > 1}
+    allowed = [{"train", "export"}, {"train", "export", "measure"}, {"measure", "judge"}]
+    assert all(names in allowed for names in shared.values()), shared
+
+
+def test_dvc_yaml_is_what_the_graph_says():
+    assert (ROOT / "dvc.yaml").read_text() == text("digits_glt", ROOT)
+
+
+def test_check_notices_an_edited_dvc_yaml(tmp_path):
+    for name in ("src", "pipelines", "conf"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text().replace("cnn.py", "cnn2.py", 1))
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}/src:{tmp_path}"}
+    check = [sys.executable, "-m", "ltpipe.dvc_yaml", "--check"]
+    done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, env=env)
+    assert done.returncode == 2 and "not what the graph says" in done.stderr
+
+
+def test_a_train_stage_depends_on_its_own_method_and_on_no_other():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    methods = {
+        name: {Path(d).stem for d in stage["deps"] if "/methods/" in d and Path(d).stem not in ("__init__", "base")}
+        for name, stage in stages.items()
+        if name.startswith("train-")
+    }
+    assert methods["train-digits_glt-ce-s0"] == {"ce"}
+    assert methods["train-digits_glt-logit_adjust-s0"] == {"logit_adjust"}
+
+
+def test_a_run_that_starts_from_another_depends_on_its_checkpoint():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert (
+        "data/06_models/digits_glt/ce/s1/checkpoint.safetensors"
+        in (stages["train-digits_glt-logit_adjust_post_hoc-s1"]["deps"])
+    )
+
+
+def test_reported_values_are_read_by_the_judge_alone():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        blocks = [key for entry in stage.get("params", []) for keys in entry.values() for key in keys]
+        assert any(block.endswith(".reported") for block in blocks) == name.startswith("judge-")
+
+
+def test_the_measure_stage_of_a_cell_does_not_depend_on_the_loop():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert "src/ltpipe/training/loop.py" in stages["train-digits_glt-ce-s0"]["deps"]
+    assert "src/ltpipe/training/loop.py" not in stages["measure-digits_glt-ce-s0"]["deps"]
+
+
+def test_a_closure_holds_what_functions_import_and_the_packages_above():
+    found = closure(["ltpipe.training.train"])
+    assert {"ltpipe.training.loop", "ltpipe.weights", "ltpipe.models.network", "ltpipe.training"} <= set(found)
+    assert "ltpipe.evaluation.judge" not in found
+
+
+def test_dvc_knows_nothing_of_scratch_and_of_pages_with_a_time(catalog):
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    assert "scratch" not in str(stages) and "validation.html" not in str(stages)
+
+
+def test_other_benchmarks_project_into_a_folder_of_their_own(tmp_path, monkeypatch, registered, catalog):
+    spec = load(ROOT / "conf/base")["digits_glt"]
+    found = Projection(ROOT, "digits_glt", spec, registered["digits_glt"], catalog).stages()
+    cells = len(spec.runs) * len(spec.seeds)
+    assert len(found) == 3 + 2 * cells
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    path = folder / "conf/base/parameters/digits_glt.yml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs: 60", "epoch: 60", "schedule: Value error, unknown key epoch; valid keys: epochs, batch"),
+        ("{method: ce,", "{method: cee,", "no 'cee' in ltpipe.methods; valid names: "),
+        ("form: post_hoc", "from: post_hoc", "unknown key from; valid keys: form, tau, margin"),
+        ("start_from: ce}", "start_from: ec}", "no run 'ec'; runs: ce, logit_adjust"),
+        ("backbone: cnn", "backbone: cnm", "no 'cnm' in ltpipe.models.backbones; valid names: cnn"),
+        ("name: digits,", "name: digit,", "no 'digit' in ltpipe.data.sources; valid names: digits"),
+        ("kind: glt", "kind: gtl", "no 'gtl' in ltpipe.data.splits; valid names: glt"),
+        ("digits_glt:\n", "digits_gtl:\n", "must hold one top-level key, digits_glt"),
+    ],
+)
+def test_a_typo_fails_with_the_valid_names_and_writes_nothing(tmp_path, old, new, message):
+    folder = tree(tmp_path)
+    edit(folder, old, new)
+    done = kedro(folder, "run", "--pipeline=digits_glt")
+    assert done.returncode != 0 and message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "data").exists()
+
+
+def test_an_unknown_pipeline_is_refused(tmp_path):
+    done = kedro(tree(tmp_path), "run", "--pipeline=nope")
+    assert done.returncode != 0 and "nope" in done.stderr
+
+
+def test_pipeline_option_is_quiet_and_lists_go_to_standard_output():
+    done = kedro(ROOT, "registry", "list")
+    assert done.returncode == 0 and "digits_glt" in done.stdout
+    assert "deprecat" not in done.stderr.lower()
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tree(tmp_path_factory.mktemp("smoke"))
+    shutil.rmtree(folder / "conf/accepted")
+    edit(folder, "seeds: {s0: 0, s1: 1, s2: 2}", "seeds: {s0: 0}")
+    done = kedro(folder, "run", "--pipeline=digits_glt", "--env=smoke")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_smoke_environment_runs_the_whole_graph_and_judges_nothing_visibly(smoke):
+    report = (smoke / "data/smoke/08_reporting/digits_glt/report/report.md").read_text()
+    assert "judges nothing" in report and "not judged" in report
+    assert not (smoke / "data/08_reporting").exists()
+
+
+def test_evaluate_alone_loads_no_torch_and_no_great_expectations(smoke):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom kedro.framework.session import KedroSession\n"
+        "from kedro.framework.startup import bootstrap_project\nbootstrap_project(Path.cwd())\n"
+        "with KedroSession.create(project_path=Path.cwd(), env='smoke') as session:\n"
+        "    session.run(pipeline_names=['digits_glt'], tags=['evaluate'])\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'torch', 'great_expectations', 'onnxruntime'}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=smoke, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "['onnxruntime']"
+
+
+def test_one_cell_alone_runs_from_its_files(smoke):
+    cell = smoke / "data/smoke/08_reporting/digits_glt/ce/s0"
+    before = (cell / "metrics.json").read_bytes()
+    (cell / "metrics.json").unlink()
+    done = kedro(
+        smoke, "run", "--pipeline=digits_glt", "--env=smoke", "--namespaces=digits_glt.ce.s0", "--tags=evaluate"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (cell / "metrics.json").read_bytes() == before
+
+
+def test_predict_answers_for_image_files(smoke, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    images = np.load(smoke / "data/smoke/01_raw/digits_glt/images.npy")
+    for number in range(3):
+        Image.fromarray(images[number]).save(tmp_path / f"{number}.png")
+    model = smoke / "data/smoke/06_models/digits_glt/ce/s0/model.onnx"
+    done = subprocess.run(
+        [sys.executable, "-m", "ltpipe.predict", model, tmp_path, "--out", tmp_path / "out.csv"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0] == "path,label,class,probability" and len(lines) == 4
+
+
+def test_models_hold_no_path_of_the_machine_and_state_their_opset(smoke):
+    import onnx
+
+    path = smoke / "data/smoke/06_models/digits_glt/ce/s0/model.onnx"
+    content = path.read_bytes()
+    assert str(ROOT).encode() not in content and b"site-packages" not in content
+    model = onnx.load(path)
+    assert [o.version for o in model.opset_import if o.domain == ""] == [20]
+    facts = {entry.key for entry in model.metadata_props}
+    assert {"ltpipe.classes", "ltpipe.cell", "ltpipe.seed", "ltpipe.data", "ltpipe.code"} <= facts
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"

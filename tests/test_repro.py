@@ -1,0 +1,193 @@
+"""dvc repro on a small copy of the project: passes, does nothing twice, re-runs what was edited, fails at the gate.
+
+The tests are one story in order; each leaves the copy for the next.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """The project's files in a git repository of their own: two runs and one that starts from another, two seeds."""
+    folder = tmp_path_factory.mktemp("repro")
+    for name in ("src", "pipelines", "conf", ".dvc"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("cache", "tmp", "__pycache__", "local"))
+    for name in ("pyproject.toml", "README.md", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    path = folder / "conf/base/parameters/digits_glt.yml"
+    content = path.read_text().replace("epochs: 60", "epochs: 8").replace("{s0: 0, s1: 1, s2: 2}", "{s0: 0, s1: 1}")
+    path.write_text(_keep_runs(content, ("ce", "logit_adjust", "logit_adjust_post_hoc")))
+    (folder / "conf/accepted/digits_glt.json").unlink()
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    return folder
+
+
+def _keep_runs(content: str, names: tuple[str, ...]) -> str:
+    """The YAML with these runs only."""
+    head, _, rest = content.partition("  runs:\n")
+    body, _, tail = rest.partition("\n  gate:")
+    blocks = re.findall(r"(?ms)^    (\w+):\n(.*?)(?=^    \w+:\n|\Z)", body + "\n")
+    kept = "".join(f"    {name}:\n{text}" for name, text in blocks if name in names)
+    return f"{head}  runs:\n{kept}\n  gate:{tail}"
+
+
+def call(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {
+        "PYTHONPATH": f"{folder}/src:{folder}",
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
+
+
+def repro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return call(folder, "dvc", "repro", *arguments)
+
+
+def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return re.findall(r"Running stage '([\w-]+)'", done.stdout)
+
+
+def weights(folder: Path, run: str) -> list[bytes]:
+    return [(folder / f"data/06_models/digits_glt/{run}/s{s}/checkpoint.safetensors").read_bytes() for s in (0, 1)]
+
+
+def test_without_a_baseline_the_gate_fails_and_says_how_to_accept(copy):
+    assert call(copy, sys.executable, "-m", "ltpipe.dvc_yaml").returncode == 0
+    done = repro(copy)
+    assert done.returncode != 0
+    assert "no accepted baseline: python -m ltpipe.accept" in done.stderr
+    assert (copy / "data/08_reporting/digits_glt/report/report.md").exists()
+
+
+def test_after_accepting_it_passes_and_trains_nothing_again(copy):
+    accept = call(copy, sys.executable, "-m", "ltpipe.accept", "digits_glt", "--reason", "a test")
+    assert accept.returncode == 0, accept.stderr
+    assert call(copy, sys.executable, "-m", "ltpipe.dvc_yaml").returncode == 0
+    done = repro(copy)
+    assert done.returncode == 0, done.stderr
+    assert ran(done) == ["judge-digits_glt", "gate-digits_glt"]
+
+
+def test_a_second_repro_does_nothing(copy):
+    done = repro(copy)
+    assert done.returncode == 0 and ran(done) == []
+    assert "up to date" in done.stdout
+
+
+def test_metrics_and_stages_can_be_shown(copy):
+    assert "protocols.glt.accuracy.all" in call(copy, "dvc", "metrics", "show").stdout
+    assert "train-digits_glt-ce-s0" in call(copy, "dvc", "dag").stdout
+
+
+def test_editing_a_method_concerns_its_own_stages_only(copy):
+    path = copy / "src/ltpipe/methods/logit_adjust.py"
+    before = path.read_text()
+    path.write_text(before + "\n# a remark\n")
+    stages = ran(repro(copy, "--dry"))
+    assert stages and not [s for s in stages if "-ce-" in s or s.startswith("data")]
+    assert {s for s in stages if s.startswith("train")} == {
+        f"train-digits_glt-{run}-s{seed}" for run in ("logit_adjust", "logit_adjust_post_hoc") for seed in (0, 1)
+    }
+    path.write_text(before)
+
+
+def test_raising_a_reported_value_concerns_the_judge_only(copy):
+    path = copy / "conf/base/parameters/digits_glt.yml"
+    before = path.read_text()
+    path.write_text(before.replace('{why: "', '{why: "still, ', 1))
+    stages = ran(repro(copy, "--dry"))
+    assert "judge-digits_glt" in stages and not [s for s in stages if s.startswith(("data", "train", "measure"))]
+    path.write_text(before)
+
+
+def test_a_worse_model_fails_at_the_gate_with_the_report_written(copy):
+    path = copy / "src/ltpipe/methods/ce.py"
+    before = path.read_text()
+    worse = '\n    def predict(self, out):  # type: ignore[no-untyped-def]\n        return out.logits.roll(1, dims=1)\n'
+    path.write_text(before.rstrip() + "\n" + worse)
+    report = copy / "data/08_reporting/digits_glt/report/report.md"
+    done = repro(copy)
+    assert done.returncode != 0
+    assert re.search(r"ce glt\.accuracy\.all: [\d.]+ \(n 2\) is [\d.]+ below the accepted [\d.]+, margin", done.stderr)
+    assert "the gate FAILS" in report.read_text() and "regressed" in report.read_text()
+    assert repro(copy).returncode != 0, "a failed gate fails again"
+    path.write_text(before)
+    done = repro(copy)
+    assert done.returncode == 0, done.stderr
+
+
+def test_weights_after_an_edited_loss_equal_a_clean_run_s(copy):
+    path = copy / "src/ltpipe/methods/logit_adjust.py"
+    old, before = weights(copy, "logit_adjust"), path.read_text()
+    path.write_text(before.replace("adjusted = logits + shift", "adjusted = logits + 0.5 * shift"))
+    assert path.read_text() != before
+    stages = ["train-digits_glt-logit_adjust-s0", "train-digits_glt-logit_adjust-s1"]
+    assert repro(copy, *stages).returncode == 0
+    edited = weights(copy, "logit_adjust")
+    shutil.rmtree(copy / "data/06_models/digits_glt/logit_adjust")
+    assert repro(copy, "--force", "--single-item", *stages).returncode == 0
+    assert weights(copy, "logit_adjust") == edited
+    assert all(a != b for a, b in zip(old, edited, strict=True))
+    path.write_text(before)
+
+
+def test_a_refused_manifest_leaves_none_and_keeps_its_report(copy):
+    path = copy / "conf/base/parameters/digits_glt.yml"
+    before = path.read_text()
+    path.write_text(before.replace("train_glt: [100, 77,", "train_glt: [100, 78,"))
+    done = call(copy, "kedro", "run", "--pipeline=digits_glt", "--tags=data")
+    assert done.returncode == 2
+    assert "expect_class_counts_to_equal: 1 violations, e.g. train_glt class 1: 77 images, not 78" in done.stderr
+    assert not (copy / "data/05_model_input/digits_glt/manifest.parquet").exists()
+    assert '"success": false' in (copy / "data/08_reporting/digits_glt/validation.json").read_text()
+    path.write_text(before)
+
+
+def test_a_model_that_answers_otherwise_than_torch_is_not_written(copy):
+    path = copy / "conf/base/parameters/digits_glt.yml"
+    assert repro(copy).returncode == 0
+    before = path.read_text()
+    path.write_text(before.replace("absolute: 1.0e-4, relative: 1.0e-3", "absolute: 0.0, relative: 0.0"))
+    done = call(copy, "kedro", "run", "--pipeline=digits_glt", "--tags=export", "--namespaces=digits_glt.ce.s0")
+    assert done.returncode == 5 and "disagree, no model is written" in done.stderr
+    assert not (copy / "data/06_models/digits_glt/ce/s0/model.onnx").exists()
+    path.write_text(before)
+
+
+def test_the_wheel_runs_in_another_folder(tmp_path):
+    subprocess.run(["uv", "build", "--wheel", "-q", "-o", tmp_path / "dist", ROOT], check=True)
+    wheel = next((tmp_path / "dist").glob("*.whl"))
+    names = subprocess.run([sys.executable, "-m", "zipfile", "-l", wheel], capture_output=True, text=True).stdout
+    assert "pipelines/train.py" in names and "ltpipe/training/loop.py" in names
+    assert "tests/" not in names and "conf/" not in names
+    site, folder = tmp_path / "site", tmp_path / "elsewhere"
+    subprocess.run(["uv", "pip", "install", "-q", "--no-deps", "--target", site, wheel], check=True)
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    lines = (ROOT / "pyproject.toml").read_text().partition("[tool.kedro]")[2].split("\n[")[0]
+    (folder / "pyproject.toml").write_text("[tool.kedro]" + lines.replace('source_dir = "src"', 'source_dir = "."'))
+    env = os.environ | {"PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [BIN / "kedro", "run", "--pipeline=digits_glt", "--env=smoke"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    assert done.returncode == 0, done.stderr
+    where = "import ltpipe, pipelines; print(ltpipe.__file__, pipelines.__file__)"
+    found = subprocess.run([sys.executable, "-c", where], cwd=folder, capture_output=True, text=True, env=env).stdout
+    assert found.count(str(site)) == 2
+    assert (folder / "data/smoke/08_reporting/digits_glt/report/report.md").exists()

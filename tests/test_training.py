@@ -1,0 +1,279 @@
+"""The loop as a whole: determinism, resuming after a real kill, what invalidates a resume point, errors."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from ltpipe.models.spec import Model
+from ltpipe.runs import Run
+from ltpipe.specs import Refused
+from ltpipe.training import loop
+from ltpipe.training.checkpoint import load_resume, save_resume
+from ltpipe.training.schedule import Schedule
+from ltpipe.training.train import train
+from ltpipe.weights import unpack
+
+ROOT = Path(__file__).parents[1]
+MODEL = Model(backbone="cnn", image=16, options={"width": 4})
+SCHEDULE = Schedule(epochs=2, batch=16, lr=0.05, weight_decay=1e-4, augment={"crop": 1}, save_every=3)
+RUN = Run(method="ce", split="train")
+
+
+def problem(images: int = 60) -> tuple[pd.DataFrame, np.ndarray]:
+    """A manifest of 4 unbalanced classes and random 16 x 16 images."""
+    random = np.random.RandomState(0)
+    labels = np.sort(random.choice(4, images, p=[0.4, 0.3, 0.2, 0.1]))
+    split = np.where(np.arange(images) % 3 == 0, "val", "train")
+    manifest = pd.DataFrame(
+        {
+            "id": [f"{s}/{i}" for i, s in enumerate(split)],
+            "row": np.arange(images),
+            "label": labels,
+            "class_name": [f"c{y}" for y in labels],
+            "role": split,
+            "split": split,
+            "group": np.array(["many", "medium", "medium", "few"])[labels],
+            "attribute": -1,
+        }
+    )
+    return manifest, random.randint(0, 256, (images, 16, 16, 3)).astype(np.uint8)
+
+
+def run(tmp_path: Path, **changes: object) -> bytes:
+    arguments = {"run": RUN, "schedule": SCHEDULE, "model": MODEL, "seed": 0, "cell": "toy.ce.s0"} | changes
+    manifest, images = problem()
+    return train(manifest, images, tmp_path, **arguments)[0]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(tmp_path):
+    first = run(tmp_path)
+    assert run(tmp_path) == first
+    assert run(tmp_path, seed=1) != first
+
+
+def test_seed_zero_is_a_seed_like_any_other(tmp_path):
+    torch.manual_seed(123)
+    first = run(tmp_path, seed=0)
+    torch.manual_seed(456)
+    assert run(tmp_path, seed=0) == first
+
+
+def test_the_log_has_one_row_an_epoch_and_its_groups(tmp_path):
+    manifest, images = problem()
+    _, log = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
+    assert list(log["epoch"]) == [1, 2]
+    assert {"loss", "train_accuracy", "val_accuracy", "val_many", "val_medium", "val_few"} <= set(log.columns)
+
+
+def test_an_empty_group_is_absent_from_the_log(tmp_path):
+    manifest, images = problem()
+    manifest["group"] = "many"
+    _, log = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
+    assert "val_many" in log and "val_few" not in log
+
+
+def test_a_finished_run_leaves_no_resume_point(tmp_path):
+    run(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Stop(Exception):
+    """Interrupts training where a test wants it."""
+
+
+@pytest.mark.parametrize("after", range(1, 7))  # two epochs of three steps
+def test_resuming_after_any_step_equals_an_uninterrupted_run(tmp_path, monkeypatch, after):
+    schedule = SCHEDULE.model_copy(update={"save_every": 1})
+    whole = run(tmp_path, schedule=schedule)
+    saves = 0
+
+    def save_and_stop(path, state):
+        nonlocal saves
+        save_resume(path, state)
+        saves += 1
+        if saves == after:
+            raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(loop.checkpoint, "save_resume", save_and_stop)
+        run(tmp_path, schedule=schedule)
+    assert (tmp_path / "resume.pt").exists()
+    assert run(tmp_path, schedule=schedule) == whole
+
+
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves a resume point of the default run behind."""
+
+    def save_and_stop(path, state):
+        save_resume(path, state)
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.checkpoint, "save_resume", save_and_stop)
+        with pytest.raises(Stop):
+            run(tmp_path)
+
+
+def test_a_resume_point_of_the_same_run_is_used(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "ltpipe.training")
+    interrupted(tmp_path, monkeypatch)
+    run(tmp_path)
+    assert "resuming" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": SCHEDULE.model_copy(update={"lr": 0.01})},
+        {"seed": 1},
+        {"model": Model(backbone="cnn", image=16, options={"width": 4}, mean=(0.4, 0.5, 0.5))},
+        {"run": Run(method="logit_adjust", split="train")},
+    ],
+    ids=["schedule", "seed", "model", "method"],
+)
+def test_a_resume_point_of_other_parameters_is_never_used(tmp_path, monkeypatch, caplog, changes):
+    caplog.set_level("INFO", "ltpipe.training")
+    clean = run(tmp_path / "clean", **changes)
+    interrupted(tmp_path / "dirty", monkeypatch)
+    caplog.clear()
+    assert run(tmp_path / "dirty", **changes) == clean
+    assert "other code, data or parameters, starting over" in caplog.text
+
+
+def test_a_resume_point_of_other_code_is_never_used(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "ltpipe.training")
+    interrupted(tmp_path, monkeypatch)
+    monkeypatch.setattr("ltpipe.training.train.code_version", lambda modules: "another")
+    run(tmp_path)
+    assert "starting over" in caplog.text
+
+
+def test_a_damaged_resume_point_is_not_used_and_says_so(tmp_path):
+    (tmp_path / "resume.pt").write_bytes(b"\x80not a checkpoint")
+    state, why = load_resume(tmp_path / "resume.pt", "any")
+    assert state is None and "unreadable" in why
+
+
+def test_provenance_travels_with_the_weights(tmp_path):
+    facts = unpack(run(tmp_path))[1]
+    assert facts["cell"] == "toy.ce.s0" and facts["seed"] == 0
+    assert facts["classes"] == ["c0", "c1", "c2", "c3"] and sum(facts["classes_counts"]) == 40
+    assert len(facts["data"]) == 16 and len(facts["code"]) == 12
+    assert facts["parameters"]["schedule"]["lr"] == 0.05
+
+
+def test_a_run_that_starts_from_another_keeps_its_weights(tmp_path):
+    first = run(tmp_path)
+    post_hoc = Run(method="logit_adjust", split="train", options={"form": "post_hoc"}, start_from="ce")
+    weights, facts = unpack(run(tmp_path, run=post_hoc, start=first))
+    for name, tensor in unpack(first)[0].items():
+        assert torch.equal(weights[name], tensor)
+    assert facts["started_from"] is not None
+    assert "own.log_prior" in weights
+
+
+def test_an_unknown_split_is_refused_with_the_ones_there_are(tmp_path):
+    with pytest.raises(Refused, match=r"no image in split 'nope'; it has: train, val"):
+        run(tmp_path, run=Run(method="ce", split="nope"))
+
+
+def test_a_diverging_loss_stops_training_and_names_itself(tmp_path):
+    with pytest.raises(loop.Diverged, match=r"toy\.ce\.s0: loss is (nan|inf) in epoch"):
+        run(tmp_path, schedule=SCHEDULE.model_copy(update={"lr": 1e30, "epochs": 5}))
+
+
+def test_bf16_trains_to_finite_weights(tmp_path):
+    weights, _ = unpack(run(tmp_path, schedule=SCHEDULE.model_copy(update={"precision": "bf16"})))
+    assert all(torch.isfinite(t).all() for t in weights.values() if t.is_floating_point())
+
+
+@pytest.fixture
+def prepared(tmp_path) -> Path:
+    """A folder for python -m ltpipe.training, with a benchmark file of a longer run."""
+    manifest, images = problem(400)
+    manifest["source"] = manifest["id"]
+    manifest.to_parquet(tmp_path / "manifest.parquet")
+    np.save(tmp_path / "images.npy", images)
+    schedule = {"epochs": 30, "batch": 16, "lr": 0.05, "weight_decay": 1.0e-4, "save_every": 10}
+    rows = {"ce": {"train": {"method": "ce", "split": "train"}}}
+    model = {"backbone": "cnn", "image": 16, "options": {"width": 4}}
+    content = {"toy": {"schedule": schedule, "model": model, "seeds": {"s0": 0}, "runs": rows}}
+    (tmp_path / "toy.yml").write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+def command(prepared: Path, out: str) -> list[str]:
+    where = ["--benchmark", str(prepared / "toy.yml"), "--out", str(prepared / out), "--device", "cpu"]
+    return [sys.executable, "-m", "ltpipe.training", str(prepared), *where]
+
+
+def test_a_killed_process_resumes_to_the_same_bytes(prepared):
+    subprocess.run(command(prepared, "whole"), check=True, capture_output=True)
+    process = subprocess.Popen(command(prepared, "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    resume = prepared / "killed/ce/s0/resume.pt"
+    deadline = time.monotonic() + 120
+    while not resume.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert resume.exists()
+    again = subprocess.run(command(prepared, "killed"), check=True, capture_output=True, text=True)
+    assert "resuming" in again.stderr
+    for name in ("checkpoint.safetensors", "log.csv", "predictions.csv"):
+        assert (prepared / "killed/ce/s0" / name).read_bytes() == (prepared / "whole/ce/s0" / name).read_bytes()
+    kept = subprocess.run(command(prepared, "killed"), check=True, capture_output=True, text=True)
+    assert "kept" in kept.stdout
+
+
+def test_training_runs_without_kedro_dvc_and_great_expectations(prepared):
+    blocked = "import sys\nfor name in ('kedro', 'dvc', 'great_expectations'): sys.modules[name] = None\n"
+    main = "from ltpipe.training.__main__ import main\nmain()\n"
+    arguments = [*command(prepared, "alone")[3:], "--set", "schedule.epochs=1"]
+    done = subprocess.run([sys.executable, "-c", blocked + main, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (prepared / "alone/ce/s0/checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run", "nope"], "no run nope"),
+        (["--seed", "s9"], "no seed s9"),
+        (["--set", "shedule.epochs=1"], "no 'shedule'"),
+        (["--set", "schedule.epoch=1"], "unknown key epoch; valid keys: epochs, batch"),
+    ],
+)
+def test_wrong_arguments_of_the_command_are_refused_with_the_valid_ones(prepared, arguments, message):
+    from click.testing import CliRunner
+
+    from ltpipe.training.__main__ import main
+
+    result = CliRunner().invoke(main, [*command(prepared, "x")[3:], *arguments])
+    assert result.exit_code == 2 and message in result.output
+    assert not (prepared / "x").exists()
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_bytes_twice_and_the_cpu_s_predictions(tmp_path):
+    assert torch.cuda.is_available(), "gpu tests were asked for, and there is no CUDA device"
+    first = run(tmp_path, device="cuda")
+    assert run(tmp_path, device="cuda") == first
+    on_cpu, on_gpu = unpack(run(tmp_path, device="cpu"))[0], unpack(first)[0]
+    for name, tensor in on_cpu.items():
+        assert torch.allclose(tensor.float(), on_gpu[name].float(), atol=1e-2), name
+
+
+def test_no_variable_of_the_environment_changes_a_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    first = run(tmp_path)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert run(tmp_path) == first
