@@ -165,6 +165,21 @@ def test_a_typo_fails_with_the_valid_names_and_writes_nothing(tmp_path, old, new
     assert not (folder / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("digits_glt.schedule.epoch=1", "schedule: Value error, unknown key epoch; valid keys: epochs, batch"),
+        ("digits_glt.schedule.epochs=many", "schedule.epochs: Input should be a valid integer"),
+        ("digits_gtl.schedule.epochs=1", "parameters of no benchmark: digits_gtl; benchmarks: "),
+    ],
+)
+def test_a_wrong_parameter_of_the_command_line_is_refused(tmp_path, change, message):
+    folder = tree(tmp_path)
+    done = kedro(folder, "run", "--pipeline=digits_glt", f"--params={change}")
+    assert done.returncode != 0 and message in done.stderr
+    assert "Traceback" not in done.stderr and not (folder / "data").exists()
+
+
 def test_an_unknown_pipeline_is_refused(tmp_path):
     done = kedro(tree(tmp_path), "run", "--pipeline=nope")
     assert done.returncode != 0 and "nope" in done.stderr

@@ -1,4 +1,4 @@
-"""StaleOutputs: before a node runs, its old results go, as DVC does it; a node that fails leaves none behind."""
+"""Kedro hooks: parameters are read once as a whole before anything runs; a node that fails leaves no old result."""
 
 import shutil
 from typing import Any
@@ -6,9 +6,26 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline.node import Node
 
+from ltpipe.benchmark import Benchmark
+from ltpipe.specs import Refused, parse
+
+
+class WholeParameters:
+    """Every benchmark's parameters, with the environment's and the command line's changes, or one clear message."""
+
+    @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Raise Refused where the merged parameters are not benchmarks."""
+        named = context.config_loader["parameters"]
+        known = {name for name, block in named.items() if isinstance(block, dict) and "runs" in block}
+        if unknown := sorted(set(named) - known):
+            raise Refused(f"parameters of no benchmark: {', '.join(unknown)}; benchmarks: {', '.join(sorted(known))}")
+        for name, block in named.items():
+            parse(Benchmark, block, f"parameters of {name}")
+
 
 class StaleOutputs:
-    """Kedro hook."""
+    """Before a node runs its old results go, as DVC does it."""
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: Any) -> None:
