@@ -29,10 +29,10 @@ def benchmark(name: str, spec: "Benchmark") -> Pipeline:
 
     parts = [fetch.create(name, spec.source.name), split.create(name, spec.source.name)]
     for run, row in spec.runs.items():
-        for seed in spec.seeds:
+        for seed in spec.seeds_of(run):
             start = row.train.start_from
             inputs = {"start": f"{name}.{start}.{seed}.checkpoint"} if start else {}
             parts += [train.create(name, run, seed, inputs), export.create(name, run, seed)]
             parts += [evaluate.create(name, run, seed)]
-    parts += [report.create(name, list(spec.runs), list(spec.seeds)), gate.create(name)]
+    parts += [report.create(name, {run: spec.seeds_of(run) for run in spec.runs}), gate.create(name)]
     return Pipeline(parts)

@@ -6,13 +6,13 @@ from ltpipe.evaluation.judge import judge, summarise
 from ltpipe.evaluation.report import report
 
 
-def create(name: str, runs: list[str], seeds: list[str]) -> Pipeline:
-    """The stage of one benchmark."""
+def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
+    """The stage of one benchmark. runs: run -> its seeds."""
     tags = ["report", "judge"]
     summaries = [
         Node(
             summarise,
-            [f"params:{name}.runs.{run}.reported", *(f"{name}.{run}.{seed}.metrics" for seed in seeds)],
+            [f"params:{name}.runs.{run}.reported", *(f"{name}.{run}.{seed}.metrics" for seed in runs[run])],
             f"{name}.{run}.summary",
             name="summarise",
             namespace=f"{name}.{run}",
@@ -22,8 +22,8 @@ def create(name: str, runs: list[str], seeds: list[str]) -> Pipeline:
     ]
     blocks = [f"{name}.manifest", f"{name}.accepted", f"params:{name}.gate", f"params:{name}.evaluate"]
     judged = [*blocks, *(f"{name}.{run}.summary" for run in runs)]
-    cells = [f"{name}.{run}.{seed}.{table}" for table in ("details", "log") for run in runs for seed in seeds]
-    shown = [f"{name}.verdict", f"{name}.validation", *cells]
+    cells = [f"{name}.{run}.{seed}.{table}" for table in ("details", "log") for run in runs for seed in runs[run]]
+    shown = [f"{name}.verdict", f"{name}.validation", f"params:{name}.order", *cells]
     return Pipeline(
         [
             *summaries,

@@ -35,7 +35,9 @@ def main(benchmark: str, reason: str) -> None:
     bootstrap_project(root)
     with KedroSession.create(project_path=root) as session:
         catalog = session.load_context().catalog  # type: ignore[attr-defined]
-        cells = [f"{benchmark}.{run}.{seed}" for run in specs[benchmark].runs for seed in specs[benchmark].seeds]
+        cells = [
+            f"{benchmark}.{run}.{seed}" for run in specs[benchmark].runs for seed in specs[benchmark].seeds_of(run)
+        ]
         try:
             found = [(catalog.load(f"{cell}.metrics"), catalog.load(f"{cell}.predictions")) for cell in cells]
         except DatasetError as error:

@@ -2,12 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from ltpipe.data.expectations import Expect
 from ltpipe.data.fetch import Source
 from ltpipe.data.split import Split
+from ltpipe.evaluation.claims import Claims
 from ltpipe.evaluation.judge import Gate, Reported
 from ltpipe.evaluation.metrics import Evaluation
 from ltpipe.export import Parity
@@ -24,6 +26,7 @@ class Row(Spec):
 
     train: Run
     reported: Reported
+    seeds: list[str] | None = Field(None, min_length=1, description="seeds of this run; default: all")
 
 
 class Benchmark(Spec):
@@ -39,6 +42,7 @@ class Benchmark(Spec):
     seeds: dict[str, int] = Field(min_length=1)
     runs: dict[str, Row] = Field(min_length=1)
     gate: Gate
+    order: Claims = Claims()
 
     @field_validator("seeds", "runs")
     @classmethod
@@ -52,6 +56,10 @@ class Benchmark(Spec):
     def _whole(self) -> "Benchmark":
         for name, row in self.runs.items():
             self._starts(name, row.train)
+            self._seeds(name, row)
+            self._judged(name, row)
+        if unknown_runs := set(self.gate.runs or ()) - set(self.runs):
+            raise ValueError(f"gate.runs: no {sorted(unknown_runs)}; runs: {', '.join(self.runs)}")
         if self.model.image != self.source.size:
             raise ValueError(f"model.image {self.model.image} is not source.size {self.source.size}")
         unknown = [m for m in self.gate.metrics if m.split(".")[0] not in self.evaluate.protocols]
@@ -65,6 +73,32 @@ class Benchmark(Spec):
         if missing := sorted(splits - set(self.expect.class_counts)):
             raise ValueError(f"splits that expect.class_counts does not state: {missing}")
         return self
+
+    def seeds_of(self, run: str) -> list[str]:
+        """Names of the run's seeds."""
+        return self.runs[run].seeds or list(self.seeds)
+
+    def _seeds(self, name: str, row: Row) -> None:
+        if unknown := set(row.seeds or ()) - set(self.seeds):
+            raise ValueError(f"runs.{name}.seeds: no {sorted(unknown)}; seeds: {', '.join(self.seeds)}")
+        start = row.train.start_from
+        if start and (missing := set(self.seeds_of(name)) - set(self.seeds_of(start))):
+            raise ValueError(f"runs.{name}.seeds: {start}, from which it starts, has no {sorted(missing)}")
+        if len(self.seeds_of(name)) == 1 and self.gate.concerns(name):
+            raise ValueError(f"runs.{name} has one seed, whose noise is unknown: leave it out of gate.runs")
+
+    def _judged(self, name: str, row: Row) -> None:
+        """A protocol judges the run, and its reported value is of a protocol."""
+        protocols = self.evaluate.protocols
+        if row.train.split not in (trains := sorted({p.train for p in protocols.values()})):
+            raise ValueError(
+                f"runs.{name}.train.split: no protocol trains on {row.train.split!r}; {', '.join(trains)} do"
+            )
+        metric = row.reported.metric
+        if metric is not None and metric.split(".")[0] not in protocols:
+            raise ValueError(
+                f"runs.{name}.reported.metric: {metric} names no protocol; protocols: {', '.join(protocols)}"
+            )
 
     def _starts(self, name: str, run: Run) -> None:
         """start_from names a run, without a circle."""
@@ -85,17 +119,34 @@ def load(folder: Path) -> dict[str, Benchmark]:
 
     Raises Refused, naming file, key and valid keys, where one is not a benchmark.
     """
+    paths = {path.stem: path for path in sorted((folder / "parameters").glob("*.yml"))}
+    if not paths:
+        raise Refused(f"no benchmark in {folder / 'parameters'}: one .yml file a benchmark")
+    blocks = resolved([read(path) for path in paths.values()])
+    return {name: parse(Benchmark, blocks[name], f"{path}, {name}") for name, path in paths.items()}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A benchmark file as it stands, references ("${digits_glt.split}") unresolved."""
     import yaml
 
-    found = {}
-    for path in sorted((folder / "parameters").glob("*.yml")):
-        try:
-            content = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise Refused(f"{path}: not YAML: {error}") from None
-        if not isinstance(content, dict) or list(content) != [path.stem]:
-            raise Refused(f"{path}: must hold one top-level key, {path.stem}")
-        found[path.stem] = parse(Benchmark, content[path.stem], f"{path}, {path.stem}")
-    if not found:
-        raise Refused(f"no benchmark in {folder / 'parameters'}: one .yml file a benchmark")
-    return found
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise Refused(f"{path}: not YAML: {error}") from None
+    if not isinstance(content, dict) or list(content) != [path.stem]:
+        raise Refused(f"{path}: must hold one top-level key, {path.stem}")
+    return content
+
+
+def resolved(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """The files as one mapping, references to one another's blocks resolved, as Kedro does it."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        whole = OmegaConf.merge(*map(OmegaConf.create, files))
+        blocks: Any = OmegaConf.to_container(whole, resolve=True)
+    except OmegaConfBaseException as error:
+        raise Refused(f"a reference between benchmark files: {error}") from None
+    return dict(blocks)

@@ -9,6 +9,7 @@ input files and the code it really runs: the import closure of its nodes' module
 parameters name, because an import graph does not see names. Hence editing one method re-runs that method's stages.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Pipeline
 
-from ltpipe.benchmark import Benchmark, load
+from ltpipe.benchmark import Benchmark, load, read
 from ltpipe.pipeline_registry import DEFAULT, project
 from ltpipe.provenance import closure, source
 from ltpipe.specs import Refused, Spec
 
 HEADER = "# Written by `python -m ltpipe.dvc_yaml{name}` from the Kedro graph; edit that, not this.\n"
+PARAMETERS = "conf/base/parameters"
+REFERENCE = re.compile(r"\$\{(\w+\.[\w.]+)\}")
 STAGES = ("data", "train", "measure", "judge", "gate")
 
 
@@ -33,7 +36,7 @@ class Projection:
 
     def __init__(self, root: Path, name: str, spec: Benchmark, pipeline: Pipeline, catalog: Any) -> None:
         self.root, self.name, self.spec, self.pipeline, self.catalog = root, name, spec, pipeline, catalog
-        self.parameters = f"conf/base/parameters/{name}.yml"
+        self.written = read(root / PARAMETERS / f"{name}.yml")
 
     def stages(self) -> dict[str, Any]:
         """Stage name -> stage, in the order in which they run."""
@@ -54,12 +57,25 @@ class Projection:
         stage: dict[str, Any] = {"cmd": f"kedro run --pipeline={self.name} --tags={tag}{where}"}
         stage["deps"] = sorted({*filter(None, map(self.file, inputs)), *self.code(part, blocks)})
         if blocks:  # an empty list would make DVC watch the whole file
-            stage["params"] = [{self.parameters: blocks}]
+            stage["params"] = self.watched(blocks)
         for name in sorted(part.all_outputs()):
             path, kind, options = self.file(name), *self.ledger(name)
             if path is not None:
                 stage.setdefault(kind, []).append({path: options} if options else path)
         return stage
+
+    def watched(self, blocks: list[str]) -> list[dict[str, list[str]]]:
+        """Keys by parameter file; a block that refers to another benchmark's is watched in both files."""
+        keys: dict[str, list[str]] = {f"{PARAMETERS}/{self.name}.yml": blocks}
+        for block in blocks:
+            value: Any = self.written
+            for part in block.split("."):
+                value = value.get(part) if isinstance(value, dict) else value
+                if isinstance(value, str) and (found := REFERENCE.fullmatch(value)):
+                    other = found[1].partition(".")[0]
+                    keys.setdefault(f"{PARAMETERS}/{other}.yml", []).append(found[1])
+                    break
+        return [{path: sorted(set(names))} for path, names in keys.items()]
 
     def file(self, name: str) -> str | None:
         """The dataset's path; None for what the ledger does not know: memory, scratch, files that may be absent."""

@@ -3,6 +3,7 @@
 A comparison that cannot be made is not a pass: it has the verdict `incomparable` and its reason, and the gate fails.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +11,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from ltpipe.data.manifest import GROUPS
 from ltpipe.data.tables import Table
 from ltpipe.evaluation import baseline as accepted_files
 from ltpipe.evaluation.margin import LEVEL, cluster_sums, margins, simulate
 from ltpipe.evaluation.metrics import Evaluation, flatten
 from ltpipe.specs import Refused, Spec
 
+METRIC = re.compile(rf"\w+\.accuracy\.(all|{'|'.join(GROUPS)})")
 PASSING = ("pass", "improved", "unreported", "not judged")
 
 
@@ -24,13 +27,19 @@ class Gate(Spec):
 
     metrics: list[str] = Field(min_length=1)
     against: Literal["accepted", "nothing"] = "accepted"
+    runs: list[str] | None = Field(None, description="runs that gate; default: all")
     level: float = Field(LEVEL, gt=0, lt=1, description="probability with which unchanged code passes")
+
+    def concerns(self, run: str) -> bool:
+        """The run's numbers are compared."""
+        return self.against == "accepted" and (self.runs is None or run in self.runs)
 
     @model_validator(mode="after")
     def _accuracies(self) -> "Gate":
-        wrong = [m for m in self.metrics if len(m.split(".")) != 3 or m.split(".")[1] != "accuracy"]
+        wrong = [m for m in self.metrics if not METRIC.fullmatch(m)]
         if wrong:
-            raise ValueError(f"not <protocol>.accuracy.<all or a group>: {', '.join(wrong)}")
+            valid = f"<protocol>.accuracy.<all or a group>: {', '.join(('all', *GROUPS))}"
+            raise ValueError(f"not {valid}: {', '.join(wrong)}")
         return self
 
 
@@ -69,7 +78,11 @@ def summarise(reported: Reported, *cells: Mapping[str, Any]) -> dict[str, Any]:
     """n, mean and std over the seeds of one run, and the verdict on its reported value."""
     values = [flatten(cell["protocols"]) for cell in cells]
     table = {
-        key: {"mean": float(np.mean(found)), "std": float(np.std(found, ddof=1)) if len(found) > 1 else None}
+        key: {
+            "mean": float(np.mean(found)),
+            "std": float(np.std(found, ddof=1)) if len(found) > 1 else None,
+            "values": found,
+        }
         for key in values[0]
         for found in [[v[key] for v in values]]
     }
@@ -112,11 +125,16 @@ def judge(
 ) -> dict[str, Any]:
     """The verdict: one row for each run and gated metric, and whether the gate passes."""
     gaps: Mapping[str, float | None] = dict.fromkeys(gate.metrics)
-    reason = _incomparable(accepted, gate, summaries)
-    if reason is None and accepted is not None:
-        gaps = accepted_margins(manifest, accepted, gate, evaluation, min(s["n"] for s in summaries))
+    judged = [s for s in summaries if gate.concerns(s["run"])]
+    if accepted is not None:
+        accepted = {**accepted, "runs": {run: e for run, e in accepted["runs"].items() if gate.concerns(run)}}
+    reason = _incomparable(accepted, gate, judged)
+    if judged and reason is None and accepted is not None:
+        gaps = accepted_margins(manifest, accepted, gate, evaluation, min(s["n"] for s in judged))
     rows = [
-        _row(summary, metric, accepted, gaps[metric], gate, reason) for summary in summaries for metric in gate.metrics
+        _row(summary, metric, accepted, gaps[metric], gate, reason)
+        for summary in summaries
+        for metric in _concerning(summary, gate)
     ]
     missing = sorted(set((accepted or {}).get("runs", {})) - {s["run"] for s in summaries})
     failed = [r for r in rows if r["verdict"] not in PASSING]
@@ -133,12 +151,20 @@ def judge(
     }
 
 
+def _concerning(summary: Mapping[str, Any], gate: Gate) -> list[str]:
+    """The gated metrics of the protocols that judge the run (those of its training split); all, where none does."""
+    measured = {key.split(".")[0] for key in summary["metrics"]}
+    return [metric for metric in gate.metrics if metric.split(".")[0] in measured] or gate.metrics
+
+
 def _incomparable(accepted: Mapping[str, Any] | None, gate: Gate, summaries: Sequence[Mapping[str, Any]]) -> str | None:
     """Why nothing can be compared, or None."""
     if gate.against == "nothing":
         return None
     if accepted is None:
         return "no accepted baseline: python -m ltpipe.accept writes one"
+    if not summaries:
+        return None
     data = sorted({d for s in summaries for d in s["data"]})
     if data != [accepted["data"]]:
         return f"measured on data {' '.join(data)}, accepted on {accepted['data']}"
@@ -182,20 +208,26 @@ def _row(
     found = summary["metrics"].get(metric)
     row = {"run": summary["run"], "metric": metric, "n": summary["n"], "margin": margin}
     row |= {"mean": found["mean"] if found else None, "std": found["std"] if found else None}
-    if gate.against == "nothing":
+    if not gate.concerns(summary["run"]):
         return row | {"verdict": "not judged"}
-    if reason is None and found is None:
-        reason = f"{metric} was not measured"
-    elif reason is None and not np.isfinite(found["mean"]):
-        reason = f"{metric} is {found['mean']}"
-    elif reason is None and (accepted is None or summary["run"] not in accepted["runs"]):
-        reason = "the run was never accepted: python -m ltpipe.accept"
-    if reason is not None or accepted is None or margin is None or found is None:
+    before = (accepted or {}).get("runs", {}).get(summary["run"], {}).get("mean", {})
+    reason = reason or _reason(found, metric, before)
+    if reason is not None or found is None or margin is None:
         return row | {"verdict": "incomparable", "reason": reason}
-    before = accepted["runs"][summary["run"]]["mean"][metric]
-    delta = found["mean"] - before
+    delta = found["mean"] - before[metric]
     verdict = "regressed" if delta < -margin else "improved" if delta > margin else "pass"
-    return row | {"accepted": before, "delta": delta, "verdict": verdict}
+    return row | {"accepted": before[metric], "delta": delta, "verdict": verdict}
+
+
+def _reason(found: Mapping[str, Any] | None, metric: str, accepted: Mapping[str, float]) -> str | None:
+    """Why one number cannot be compared, or None."""
+    if found is None:
+        return f"{metric} was not measured"
+    if not np.isfinite(found["mean"]):
+        return f"{metric} is {found['mean']}"
+    if not accepted:
+        return "the run was never accepted: python -m ltpipe.accept"
+    return None if metric in accepted else f"{metric} was never accepted: python -m ltpipe.accept"
 
 
 def _sentence(row: Mapping[str, Any]) -> str:

@@ -5,23 +5,30 @@ from typing import Any
 
 from ltpipe.data.tables import Table
 from ltpipe.evaluation import plots
+from ltpipe.evaluation.claims import Claims, hold
 
 NONE = "-"
 
 
 def report(
-    verdict: Mapping[str, Any], validation: Mapping[str, Any], *cells: Mapping[str, Any] | Table
+    verdict: Mapping[str, Any], validation: Mapping[str, Any], claims: Claims, *cells: Mapping[str, Any] | Table
 ) -> dict[str, bytes]:
     """Files of the report by name. cells: details (dicts) and training logs (tables) of every run and seed."""
     details = [cell for cell in cells if isinstance(cell, Mapping)]
     logs = [cell for cell in cells if not isinstance(cell, Mapping)]
     names = [detail["cell"] for detail in details]
     figures = plots.draw(verdict["summaries"], details, dict(zip(names, logs, strict=True)))
-    text = markdown(names[0].split(".")[0], verdict, validation, list(figures))
+    text = markdown(names[0].split(".")[0], verdict, validation, hold(claims, verdict["summaries"]), list(figures))
     return {"report.md": text.encode(), **figures}
 
 
-def markdown(benchmark: str, verdict: Mapping[str, Any], validation: Mapping[str, Any], figures: Sequence[str]) -> str:
+def markdown(
+    benchmark: str,
+    verdict: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    claims: Sequence[Mapping[str, Any]],
+    figures: Sequence[str],
+) -> str:
     """The report's text."""
     summaries = verdict["summaries"]
     data = sorted({d for s in summaries for d in s["data"]})
@@ -46,6 +53,7 @@ def markdown(benchmark: str, verdict: Mapping[str, Any], validation: Mapping[str
             [_gate_row(row, summaries) for row in verdict["rows"]],
         ),
         "",
+        *_claims(claims),
         "## Every metric",
         "",
         "Mean ± standard deviation over the seeds.",
@@ -86,6 +94,27 @@ def _gate_row(row: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) ->
         _number(row["margin"]),
         verdict,
     ]
+
+
+def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What papers claim of the order of methods; nothing where nothing is claimed."""
+    if not claims:
+        return []
+    rows = [
+        [
+            f"{c['better']} > {c['than']}",
+            c["metric"],
+            _number(c["difference"], sign=True),
+            _number(c["error"]),
+            str(c["n"]),
+            c["verdict"],
+            c["source"],
+        ]
+        for c in claims
+    ]
+    head = ["claim", "metric", "difference", "standard error", "n", "verdict", "source"]
+    lead = "Differences in percentage points, paired by seed; within two standard errors they are inconclusive."
+    return ["## What the papers claim of the order", "", lead, "", *_table(head, rows), ""]
 
 
 def _metrics(summaries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -62,6 +62,9 @@ def draw(index: Table, config: Config) -> Table:
     random = np.random.RandomState(config.seed)
     rank = rank_of(values, ranks, classes, random)
     train = exponential(config.largest, config.rho, classes)
+    if train.min() < ranks:
+        label = int(train.argmin())
+        raise Refused(f"glt split: class {label} gets {train[label]} training images for {ranks} ranks; lower rho")
     val = np.maximum(exponential(config.val, config.rho, classes), 1)
     level = np.full(classes, max(int(train.sum()) // classes, ranks))
     parts = []
