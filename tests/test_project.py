@@ -196,6 +196,7 @@ def smoke(tmp_path_factory):
     folder = tree(tmp_path_factory.mktemp("smoke"))
     shutil.rmtree(folder / "conf/accepted")
     edit(folder, "seeds: {s0: 0, s1: 1, s2: 2}", "seeds: {s0: 0}")
+    edit(folder, "  gate:\n", "  gate:\n    against: nothing\n")
     done = kedro(folder, "run", "--pipeline=digits_glt", "--env=smoke")
     assert done.returncode == 0, done.stderr
     return folder

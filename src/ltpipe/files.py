@@ -1,6 +1,7 @@
 """Kedro datasets: the only code that knows file formats. Every save is whole or absent; used by the catalog alone."""
 
 import json
+import os
 import shutil
 import tempfile
 from io import BytesIO, StringIO
@@ -95,19 +96,26 @@ class Csv(File):
 
 
 class Array(File):
-    """A NumPy array, mapped on load: a split reads only its rows."""
+    """A NumPy array, mapped on load: a split reads only its rows. Saved piece by piece: it may exceed the memory."""
+
+    def save(self, data: Any) -> None:
+        import numpy as np
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, data, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load(self) -> Any:
         import numpy as np
 
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
-
-    def encode(self, data: Any) -> bytes:
-        import numpy as np
-
-        buffer = BytesIO()
-        np.save(buffer, data, allow_pickle=False)
-        return buffer.getvalue()
 
 
 class Folder(AbstractDataset[Any, Any]):

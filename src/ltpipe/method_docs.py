@@ -1,7 +1,7 @@
 """docs/methods.md from the method modules: one section a method, nothing written twice.
 
-    python -m ltpipe.method_docs            writes docs/methods.md
-    python -m ltpipe.method_docs --check    fails where the file is not what would be written
+python -m ltpipe.method_docs            writes docs/methods.md
+python -m ltpipe.method_docs --check    fails where the file is not what would be written
 """
 
 import inspect

@@ -40,11 +40,12 @@ class ExpectFilesToExist(_Rule):
 
 
 class ExpectClassCountsToEqual(_Rule):
-    """Images of each class in each split are exactly the stated integers."""
+    """Images of each class in each split are exactly the stated integers, or sum up as stated."""
 
-    counts: dict[str, list[int]]
+    counts: dict[str, list[int] | dict[str, int]]
+    classes: int
     rule = staticmethod(rules.class_counts)
-    parameters = ("counts",)
+    parameters = ("counts", "classes")
 
 
 class ExpectAttributeCountsToEqual(_Rule):
@@ -73,7 +74,7 @@ class ExpectRolesToBeDisjointBySource(_Rule):
 class ExpectGroupsToFollowRule(_Rule):
     """Many, medium and few are what the rule says, given the class sizes of one split."""
 
-    split: str
+    split: str | list[str]
     by: str
     many: int
     medium: int

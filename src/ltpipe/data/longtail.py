@@ -62,7 +62,7 @@ def pareto(largest: int, rho: float, classes: int, power: float) -> np.ndarray:
 
 
 def shares(total: int, weights: Sequence[float]) -> np.ndarray:
-    """`total` split in proportion to `weights` into positive integers, int64 (largest remainders; of equals the first gets more).
+    """`total` in proportion to `weights`, positive integers, int64 (largest remainders; of equals the first gets more).
 
     Every share is at least 1, so that no rank of a rare class is empty; needs total >= len(weights).
     """

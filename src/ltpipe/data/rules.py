@@ -30,15 +30,36 @@ def _filled(path: str) -> bool:
         return False
 
 
-def class_counts(manifest: Table, counts: Mapping[str, Sequence[int]]) -> list[str]:
-    """Images of each class in each split are exactly `counts`: split -> images of class 0, 1, ..."""
+def class_counts(
+    manifest: Table, counts: Mapping[str, Sequence[int] | Mapping[str, int]], classes: int = 0
+) -> list[str]:
+    """Images of each class in each split are exactly `counts`: split -> images of class 0, 1, ..., or a summary.
+
+    A summary states some of total, classes (that have an image), largest and smallest, of all `classes` classes.
+    """
+    found = {split: _counts(manifest, split, "label", classes) for split in counts}
+    lines: list[str] = []
+    for split, wanted in counts.items():
+        if isinstance(wanted, Mapping):
+            lines += _summary(split, found[split], wanted)
+        else:
+            lines += _each(split, found[split], wanted)
+    return lines
+
+
+def _each(split: str, found: np.ndarray, wanted: Sequence[int]) -> list[str]:
+    whole = np.zeros(max(len(found), len(wanted)), dtype=np.int64)
+    whole[: len(found)] = found
     return [
-        f"{split} class {label}: {found[label] if label < len(found) else 0} images, not {wanted[label]}"
-        for split, wanted in counts.items()
-        for found in [_counts(manifest, split, "label", len(wanted))]
-        for label in range(len(wanted))
-        if found[label] != wanted[label]
+        f"{split} class {label}: {whole[label]} images, not {images}"
+        for label, images in enumerate(wanted)
+        if whole[label] != images
     ]
+
+
+def _summary(split: str, found: np.ndarray, wanted: Mapping[str, int]) -> list[str]:
+    facts = {"total": found.sum(), "classes": (found > 0).sum(), "largest": found.max(), "smallest": found.min()}
+    return [f"{split} {name}: {facts[name]}, not {value}" for name, value in wanted.items() if facts[name] != value]
 
 
 def attribute_counts(manifest: Table, counts: Mapping[str, Sequence[int]]) -> list[str]:
@@ -74,10 +95,12 @@ def disjoint(manifest: Table) -> list[str]:
     return [f"{source} is in {where}" for source, where in roles.items()]
 
 
-def groups_of(manifest: Table, split: str, by: str, many: int, medium: int) -> list[str]:
-    """Each row's group is what the rule says of its class, given the class sizes in `split`."""
+def groups_of(manifest: Table, split: str | Sequence[str], by: str, many: int, medium: int) -> list[str]:
+    """Each row's group is what the rule says of its class, given the class sizes in `split` (in all of them)."""
     classes = int(manifest["label"].max()) + 1
-    wanted = Groups(by=by, many=many, medium=medium).of(_counts(manifest, split, "label", classes))  # type: ignore[arg-type]
+    splits = [split] if isinstance(split, str) else split
+    sizes = np.sum([_counts(manifest, name, "label", classes) for name in splits], axis=0)
+    wanted = Groups(by=by, many=many, medium=medium).of(sizes)  # type: ignore[arg-type]
     wrong = manifest[manifest["group"].to_numpy() != wanted[manifest["label"].to_numpy()]]
     return [f"{i}: {g}, not {wanted[y]}" for i, g, y in zip(wrong["id"], wrong["group"], wrong["label"], strict=True)]
 

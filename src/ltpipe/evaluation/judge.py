@@ -50,6 +50,7 @@ class Reported(Spec):
     it the verdict is `inconclusive`, and only `pass` is a pass.
     """
 
+    label: str | None = Field(None, description="the paper's name of the run; the run's key stays snake_case")
     value: float | None = Field(None, ge=0, le=100)
     metric: str | None = None
     tolerance: float | None = Field(None, gt=0)

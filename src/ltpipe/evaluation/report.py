@@ -62,7 +62,9 @@ def markdown(
         "",
         "## Runs",
         "",
-        *_table(["run", "seeds", "code", "reported", "verdict on it", "why"], [_run_row(s) for s in summaries]),
+        *_table(
+            ["run", "label", "seeds", "code", "reported", "verdict on it", "why"], [_run_row(s) for s in summaries]
+        ),
         "",
         *[f"![{figure}]({figure})" for figure in figures],
         "",
@@ -131,4 +133,12 @@ def _run_row(summary: Mapping[str, Any]) -> list[str]:
     paper = summary["reported"]
     value = NONE if paper["value"] is None else f"{paper['value']:g} ({paper['metric']}, {paper['source']})"
     seeds = " ".join(map(str, summary["seeds"]))
-    return [summary["run"], seeds, " ".join(summary["code"]), value, paper["verdict"], paper["why"] or NONE]
+    return [
+        summary["run"],
+        paper["label"] or NONE,
+        seeds,
+        " ".join(summary["code"]),
+        value,
+        paper["verdict"],
+        paper["why"] or NONE,
+    ]

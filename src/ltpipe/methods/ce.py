@@ -1,6 +1,6 @@
 """Cross-entropy (empirical risk minimisation), the baseline of every table. Paper: none.
 
-    loss = mean_b -log softmax(s_b)[y_b]
+loss = mean_b -log softmax(s_b)[y_b]
 """
 
 from ltpipe.methods import base

@@ -5,15 +5,22 @@ from torch import Tensor, nn
 
 
 class Branches(nn.Module):
-    """images B x 3 x H x W -> features B x D with one branch, B x E x D with E branches."""
+    """images B x 3 x H x W -> features B x D with one branch, B x E x D with E branches.
+
+    With `split`, while training, branch e sees only the e-th part of the batch (so do its batch-norm statistics):
+    features B/E x E x D.
+    """
 
     def __init__(self, trunk: nn.Module, branches: list[nn.Module], features: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.branches = nn.ModuleList(branches)
         self.features = features
+        self.split = False
 
     def forward(self, images: Tensor) -> Tensor:
         shared = self.trunk(images)
-        each = [branch(shared) for branch in self.branches]
+        count = len(self.branches)
+        parts = shared.chunk(count) if self.split and self.training else [shared] * count
+        each = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
         return each[0] if len(each) == 1 else torch.stack(each, dim=1)

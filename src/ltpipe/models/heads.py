@@ -29,3 +29,23 @@ class PerExpert(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.stack([head(features[:, e]) for e, head in enumerate(self.heads)], dim=1)
+
+
+class MultiHead(nn.Module):
+    """scale * W_k . z_k / ((||W_k|| + floor) ||z_k||) of each of K parts of the features: B x D -> B x K x C, no bias.
+
+    Tang et al., NeurIPS 2020; the mean over k is their logit. Features of zeros give logits 0.
+    """
+
+    def __init__(self, features: int, classes: int, heads: int, scale: float, floor: float) -> None:
+        super().__init__()
+        if features % heads:
+            raise ValueError(f"{features} features do not divide into {heads} heads")
+        bound = features**-0.5
+        self.weight = nn.Parameter(torch.empty(heads, classes, features // heads).uniform_(-bound, bound))
+        self.scale, self.floor = scale, floor
+
+    def forward(self, features: Tensor) -> Tensor:
+        parts = F.normalize(features.unflatten(1, (len(self.weight), -1)), dim=2)
+        weight = self.weight / (self.weight.norm(dim=2, keepdim=True) + self.floor)
+        return self.scale * torch.einsum("bkd,kcd->bkc", parts, weight)

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ltpipe.methods.base import Augment
 from ltpipe.models.spec import Model
-from ltpipe.training.schedule import Augment
+from ltpipe.training import operations
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,19 @@ def normalise(pixels: Tensor, model: Model) -> Tensor:
 
 
 def augmented(pixels: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    """What `augment` asks for, in its order; uint8 B x H x W x 3 in and out. A function of the generator's state."""
+    pixels = moved(pixels, augment, generator)
+    if augment.autoaugment:
+        pixels = operations.autoaugment(pixels, generator)
+    if augment.randaug:
+        pixels = operations.randaug(pixels, generator)
+    if augment.cutout:
+        place = torch.rand(2, len(pixels), generator=generator, device=pixels.device)
+        pixels = operations.cutout(pixels, torch.full_like(place[0], augment.cutout), place, 0)
+    return pixels
+
+
+def moved(pixels: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
     """Random crop after zero padding, random horizontal flip; uint8 B x H x W x 3 in and out.
 
     One gather for the whole batch: each image has its own offset and flip. Padding is black before normalisation.

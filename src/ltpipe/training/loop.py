@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ltpipe.data.manifest import GROUPS
-from ltpipe.methods.base import Batch, Embedding, Method, Phase, Problem
+from ltpipe.methods.base import Augment, Batch, Embedding, Method, Phase, Problem
 from ltpipe.models.network import Network, Output
 from ltpipe.models.spec import Model
 from ltpipe.runs import Run, build
@@ -59,7 +59,8 @@ class State:
     network: Network
     method: Method
     phase: int = 0
-    epoch: int = 0
+    epoch: int = 0  # of the phase
+    augment: Augment = field(default_factory=Augment)
     unsaved: int = 0  # steps since the last resume point
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
@@ -76,6 +77,7 @@ def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict
     determinism.fix(task.seed)
     state = _fresh(task)
     phases = state.method.phases(task.schedule.phase())
+    state.method.clock.epochs = sum(phase.epochs for phase in phases)
     saved, why = checkpoint.load_resume(task.resume, task.fingerprint)
     log.info("%s: %s on %s, %s", task.name, task.run.method, task.device, why)
     with logging_redirect_tqdm():
@@ -91,10 +93,12 @@ def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict
 def _fresh(task: Task) -> State:
     problem = Problem(task.train.labels.cpu().numpy(), task.classes)
     network, method = build(task.run, task.model, problem)
+    network.backbone.split = method.needs().split
     if task.start is not None:
-        shared = {k: v for k, v in task.start.items() if not k.startswith("own.")}
+        kept = {k: v for k, v in task.start.items() if k.split(".")[0] in method.needs().keeps}
+        new = {k: v for k, v in network.state_dict().items() if k.split(".")[0] not in method.needs().keeps}
         try:
-            network.load_state_dict(shared | {k: v for k, v in network.state_dict().items() if k.startswith("own.")})
+            network.load_state_dict(kept | new)
         except RuntimeError as error:
             raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {error}") from None
     network.to(device=task.device, memory_format=torch.channels_last)
@@ -103,15 +107,15 @@ def _fresh(task: Task) -> State:
 
 def _run_phase(task: Task, state: State, phases: tuple[Phase, ...], number: int, saved: dict[str, Any] | None) -> None:
     phase = phases[number]
-    state.phase = number
+    state.phase, state.augment = number, phase.augment
     sgd = optimiser.sgd(state.network, state.method, phase, task.schedule)
     first = 0
     if saved is not None:
         first = saved["epoch"]
         _restore(task, state, sgd, saved)
-    before = sum(p.epochs for p in phases[:number])
+    before, clock = sum(p.epochs for p in phases[:number]), state.method.clock
     for epoch in range(first, phase.epochs):
-        state.epoch, state.method.epoch = epoch, before + epoch
+        state.epoch, clock.phase, clock.epoch = epoch, number, before + epoch
         start = saved["step"] if saved is not None and epoch == first else 0
         _run_epoch(task, state, phase, sgd, start)
 
@@ -127,7 +131,9 @@ def _run_epoch(task: Task, state: State, phase: Phase, sgd: torch.optim.SGD | No
         group["lr"] = lr
     seen, steps = 0, _steps(task, state)
     totals = {name: torch.tensor(value, device=task.device, dtype=torch.float64) for name, value in state.sums.items()}
-    for step, rows in enumerate(tqdm(steps, f"{task.name} epoch {state.method.epoch + 1}", leave=False, disable=None)):
+    for step, rows in enumerate(
+        tqdm(steps, f"{task.name} epoch {state.method.clock.epoch + 1}", leave=False, disable=None)
+    ):
         if step < start:
             continue
         seen += sum(map(len, rows))
@@ -156,7 +162,7 @@ def _steps(task: Task, state: State) -> list[list[torch.Tensor]]:
 def _step(task: Task, state: State, sgd: torch.optim.SGD | None, rows: list[torch.Tensor], step: int) -> Any:
     """One optimiser step; returns the sums to log (on the device, so that the device is not waited for)."""
     generator = determinism.generator(task.device, task.seed, state.phase, state.epoch, step, "augment")
-    batch = state.method.batch(tuple(_batch(task, r, generator) for r in rows))
+    batch = state.method.batch(tuple(_batch(task, state, r, generator) for r in rows))
     out = forward(state.network, batch.images, task.schedule.precision)
     parts = state.method.loss(out, batch)
     if sgd is not None:
@@ -171,8 +177,8 @@ def _step(task: Task, state: State, sgd: torch.optim.SGD | None, rows: list[torc
         return {name: value.detach() * count for name, value in parts.items()} | {"count": count, "right": right}
 
 
-def _batch(task: Task, rows: torch.Tensor, generator: torch.Generator) -> Batch:
-    pixels = augmented(task.train.pixels[rows], task.schedule.augment, generator)
+def _batch(task: Task, state: State, rows: torch.Tensor, generator: torch.Generator) -> Batch:
+    pixels = augmented(task.train.pixels[rows], state.augment, generator)
     return Batch(normalise(pixels, task.model), task.train.labels[rows], rows)
 
 
@@ -189,15 +195,13 @@ def _add(totals: dict[str, torch.Tensor], more: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def _embed(task: Task, state: State, split: str) -> Embedding:
+def _embed(task: Task, state: State, split: str) -> Iterator[Embedding]:
     images: Images = getattr(task, split)
     state.network.eval()
-    outs = [
-        forward(state.network, normalise(pixels, task.model), task.schedule.precision)
-        for pixels in images.pixels.split(CHUNK)
-    ]
-    logits = torch.cat([out.logits for out in outs])
-    return Embedding(torch.cat([out.features for out in outs]), logits, images.labels)
+    rows = torch.arange(len(images.labels), device=task.device)
+    for pixels, labels, index in zip(*(x.split(CHUNK) for x in (images.pixels, images.labels, rows)), strict=True):
+        out = forward(state.network, normalise(pixels, task.model), task.schedule.precision)
+        yield Embedding(out.features, out.logits, labels, index)
 
 
 def _end_epoch(task: Task, state: State, lr: float, speed: float) -> None:
@@ -205,10 +209,10 @@ def _end_epoch(task: Task, state: State, lr: float, speed: float) -> None:
     count = state.sums["count"]
     parts = {name: value / count for name, value in state.sums.items() if name not in ("count", "right")}
     for name, value in parts.items():
-        if not value == value or abs(value) == float("inf"):
-            where = f"epoch {state.method.epoch + 1} of phase {state.phase + 1}"
+        if value != value or abs(value) == float("inf"):
+            where = f"epoch {state.method.clock.epoch + 1} of phase {state.phase + 1}"
             raise Diverged(f"{task.name}: {name} is {value} in {where}; lower lr, or lengthen warmup")
-    row = {"epoch": state.method.epoch + 1, "phase": state.phase + 1, "lr": lr, **parts}
+    row = {"epoch": state.method.clock.epoch + 1, "phase": state.phase + 1, "lr": lr, **parts}
     row |= {"train_accuracy": 100 * state.sums["right"] / count, **_validate(task, state)}
     state.history.append(row)
     shown = " ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "phase"))

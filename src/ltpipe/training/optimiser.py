@@ -32,7 +32,7 @@ def sgd(network: Network, method: Method, phase: Phase, schedule: Schedule) -> t
         for parameter in parameters:
             parameter.requires_grad_(name in phase.trainable)
         if parameters and name in phase.trainable:
-            groups.append({"params": parameters, **(method.own_group if name == "own" else {})})
+            groups.append({"params": parameters, **(method.own_group() if name == "own" else {})})
     if not groups:
         return None
     return torch.optim.SGD(
@@ -45,6 +45,9 @@ def sgd(network: Network, method: Method, phase: Phase, schedule: Schedule) -> t
 
 
 def set_modes(network: Network, phase: Phase) -> None:
-    """Trainable parts in training mode, frozen ones in eval mode: their batch-norm statistics stay as they are."""
+    """Trainable parts in training mode, frozen ones in eval mode: their batch-norm statistics stay as they are.
+
+    With the phase's `drift` they are in training mode all the same.
+    """
     for name, part in network.named_children():
-        part.train(name in phase.trainable)
+        part.train(phase.drift or name in phase.trainable)

@@ -9,20 +9,32 @@ from ltpipe.methods.base import Stream
 def class_aware(labels: Tensor, per_class: int, length: int, generator: torch.Generator) -> Tensor:
     """`per_class` images of each drawn class; classes shuffled in cycles, so are a class's images (length).
 
-    Shen et al., ECCV 2016. labels: N. Every class present is drawn equally often, to within one.
+    Shen et al., ECCV 2016. labels: N. Every class present is drawn equally often, to within one; so is every image of
+    a class. No loop over classes: one sort of the classes' cycles, and one of the images' cycles.
     """
-    classes = labels.unique()
+    classes, members = labels.unique(return_counts=True)
     draws = -(-length // per_class)
     rounds = -(-draws // len(classes))
-    order = torch.cat([classes[torch.randperm(len(classes), generator=generator)] for _ in range(rounds)])[:draws]
+    drawn = torch.rand(rounds, len(classes), generator=generator).argsort(dim=1).flatten()[:draws]
+    needed = torch.bincount(drawn, minlength=len(classes)) * per_class
+    images = _cycles(labels, members, needed, generator)
+    # the k-th draw of a class takes the class's images k * per_class, ...: `drawn` sorted by class, in drawing order
     chosen = torch.empty(draws, per_class, dtype=torch.int64)
-    for label in classes:
-        slots = order == label
-        needed, members = int(slots.sum()) * per_class, torch.nonzero(labels == label).flatten()
-        cycles = [members[torch.randperm(len(members), generator=generator)] for _ in range(-(-needed // len(members)))]
-        if cycles:
-            chosen[slots] = torch.cat(cycles)[:needed].reshape(-1, per_class)
+    chosen[drawn.argsort(stable=True)] = images.reshape(-1, per_class)
     return chosen.flatten()[:length]
+
+
+def _cycles(labels: Tensor, members: Tensor, needed: Tensor, generator: torch.Generator) -> Tensor:
+    """For each class in turn `needed` of its rows: shuffled cycles through its `members` rows, one after another."""
+    rows = labels.argsort(stable=True)
+    entries = -(-needed // members) * members  # whole cycles
+    owner = torch.repeat_interleave(torch.arange(len(members)), entries)
+    before = entries.cumsum(0) - entries
+    place = torch.arange(len(owner)) - before[owner]
+    cycle = before[owner] + place // members[owner]  # its number, growing along the list
+    shuffled = (cycle + torch.rand(len(owner), generator=generator, dtype=torch.float64)).argsort()
+    images = rows[(members.cumsum(0) - members)[owner] + place % members[owner]][shuffled]
+    return images[place < needed[owner]]
 
 
 def order(stream: Stream, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -40,7 +52,7 @@ def batches(streams: tuple[Stream, ...], orders: list[Tensor], batch: int) -> li
     """Each step's rows, one tensor a stream. The streams share a batch, except those that are `whole`.
 
     Every stream is used to its end where their lengths agree; the shortest ends the epoch. A last batch of a single
-    image is left out: batch norm has no variance of one value.
+    image, or of one of a `whole` stream, is left out: batch norm has no variance of one value.
     """
     sharing = sum(not s.whole for s in streams)
     sizes = [batch if s.whole else batch // sharing for s in streams]
@@ -48,6 +60,7 @@ def batches(streams: tuple[Stream, ...], orders: list[Tensor], batch: int) -> li
         raise ValueError(f"batch {batch} is too small for {len(streams)} streams")
     chunks = [o.split(size) for o, size in zip(orders, sizes, strict=True)]
     steps = [list(step) for step in zip(*chunks, strict=False)]
-    if steps and sum(map(len, steps[-1])) < 2:
+    alone = [len(rows) for rows, s in zip(steps[-1], streams, strict=True) if s.whole] if steps else []
+    if steps and min(sum(map(len, steps[-1])), *alone, 2) < 2:
         steps.pop()
     return steps

@@ -4,15 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from ltpipe.methods.base import Phase
+from ltpipe.methods.base import Augment, Phase
 from ltpipe.specs import Spec
-
-
-class Augment(Spec):
-    """Drawn anew for each image at each step. crop: pixels of zero padding before a random crop of the old size."""
-
-    crop: int = Field(0, ge=0)
-    flip: bool = False
 
 
 class Schedule(Spec):
@@ -36,4 +29,4 @@ class Schedule(Spec):
 
     def phase(self) -> Phase:
         """The whole schedule as one phase."""
-        return Phase(self.epochs, self.lr, self.warmup, self.decay)
+        return Phase(self.epochs, self.lr, self.warmup, self.decay, augment=self.augment)

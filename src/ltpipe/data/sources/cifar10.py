@@ -1,0 +1,44 @@
+"""CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 in ten classes, from the official binary archive.
+
+Order: data_batch_1 to data_batch_5, then test_batch, as in the files. Long-tailed subsets are defined on the order of
+the python archive; that it is the same one cannot be checked here (see ltpipe.data.cifar).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ltpipe.data import cifar
+from ltpipe.data.download import Remote
+from ltpipe.data.tables import Table
+from ltpipe.specs import Spec
+
+NOTICE = """CIFAR-10, A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
+https://www.cs.toronto.edu/~kriz/cifar.html. The page states no licence and asks that the report be cited.
+"""
+
+LAYOUT = cifar.Layout(
+    remote=Remote(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530", 170_052_171
+    ),
+    folder="cifar-10-batches-bin",
+    train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+    test="test_batch.bin",
+    names="batches.meta.txt",
+    labels=1,
+)
+
+
+class Config(Spec):
+    """No options."""
+
+
+def fetch(config: Config, raw: Path) -> Table:
+    """Index of 60,000 images; the archive (170 MB) is fetched where it is not there."""
+    return cifar.index(LAYOUT, raw)
+
+
+def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+    """The images of `files`; size must be 32."""
+    return cifar.images(LAYOUT, raw, files, size)

@@ -1,0 +1,60 @@
+"""iNaturalist 2018: 8,142 species, 437,513 training and 24,426 val images (the field's test set), from a local folder.
+
+The number of a class is the number of its folder. Which images and in which order is what the official lists say.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from ltpipe.data import lists
+from ltpipe.data.decode import decode
+from ltpipe.data.local import Dataset, place
+from ltpipe.data.tables import Table
+from ltpipe.specs import Spec
+
+NOTICE = """iNaturalist 2018 competition (Van Horn et al., CVPR 2018), https://github.com/visipedia/inat_comp: terms:
+non-commercial research and education; each photograph has its own author and licence.
+Lists: Kang et al., ICLR 2020, github.com/facebookresearch/classifier-balancing.
+"""
+
+DATASET = Dataset(
+    source="inaturalist2018",
+    variable="LTPIPE_INATURALIST2018",
+    entries=("train_val2018",),
+    obtain="""
+    get train_val2018.tar.gz (120 GB, md5 b1c6952ce38f31868cc50ea72d066cc3)
+    from https://github.com/visipedia/inat_comp/tree/master/2018 (section Data; no registration)
+    terms: non-commercial research and education
+    layout: train_val2018/<super category>/<class>/<name>.jpg
+    """,
+)
+
+CLASSES = 8142
+LISTS = {
+    "train": lists.official("iNaturalist18", "iNaturalist18_train.txt", "4accdb7584d2f0a5106c40a33ed6afa392189bcc"),
+    "val": lists.official("iNaturalist18", "iNaturalist18_val.txt", "4c23900857fd0f5adcd4cc0dffef345039eeb05f"),
+}
+
+
+class Config(Spec):
+    """Where the images are."""
+
+    root: str = Field(
+        "", description="folder with train_val2018; default: env LTPIPE_INATURALIST2018, or the raw folder"
+    )
+
+
+def fetch(config: Config, raw: Path) -> Table:
+    """Index of 461,939 images; class_name is "<super category> <class>" (the release hides the species)."""
+    place(DATASET, config.root, raw)
+    table = lists.index(LISTS, raw, CLASSES, f"source {DATASET.source}")
+    parts = table["file"].str.split("/")
+    return table.assign(class_name=parts.str[-3] + " " + parts.str[-2])
+
+
+def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+    """The images of `files` at `size`; see ltpipe.data.decode."""
+    return decode([raw / file for file in files], size)

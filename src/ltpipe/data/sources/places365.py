@@ -1,0 +1,60 @@
+"""Places-LT: a long-tailed subset of Places365-Standard, 365 scenes, from a local folder.
+
+62,500 training images (4,980 to 5 a class), val 20 and test 100 a class, as in Liu et al. (CVPR 2019). Official train
+and val are drawn from Places365 train, official test from its val. A second variant of these lists circulates; these
+are the ones of Kang et al. (ICLR 2020), told apart by their checksums.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from ltpipe.data import lists
+from ltpipe.data.decode import decode
+from ltpipe.data.local import Dataset, place
+from ltpipe.data.tables import Table
+from ltpipe.specs import Spec
+
+NOTICE = """Places365-Standard (Zhou et al., TPAMI 2018), http://places2.csail.mit.edu: terms: non-commercial research
+and education; the pictures belong to their owners. Lists of Places-LT: Liu et al., CVPR 2019, as in
+github.com/facebookresearch/classifier-balancing.
+"""
+
+DATASET = Dataset(
+    source="places365",
+    variable="LTPIPE_PLACES365",
+    entries=("train", "val"),
+    obtain="""
+    get Places365-Standard, small images (256 x 256): places365standard_easyformat.tar (about 24 GB)
+    from http://places2.csail.mit.edu/download.html
+    terms: non-commercial research and education, not to be passed on
+    layout: places365_standard/train/<scene>/*.jpg and val/<scene>/*.jpg; the folder to name is places365_standard
+    """,
+)
+
+CLASSES = 365
+LISTS = {
+    "train": lists.official("Places_LT", "Places_LT_train.txt", "6392252f8ae867bc8a5e841cc1b29e5b8ef4b636"),
+    "val": lists.official("Places_LT", "Places_LT_val.txt", "b93a2ca58ccb7f3b671c176f395a70bf52c95533"),
+    "test": lists.official("Places_LT", "Places_LT_test.txt", "e732e58b8aa718a2c1c11933375f5710652c2b93"),
+}
+
+
+class Config(Spec):
+    """Where the images are."""
+
+    root: str = Field("", description="folder with train and val; default: env LTPIPE_PLACES365, or the raw folder")
+
+
+def fetch(config: Config, raw: Path) -> Table:
+    """Index of 106,300 images; class_name is the scene's folder."""
+    place(DATASET, config.root, raw)
+    table = lists.index(LISTS, raw, CLASSES, f"source {DATASET.source}")
+    return table.assign(class_name=table["file"].str.split("/").str[-2])
+
+
+def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+    """The images of `files` at `size`; see ltpipe.data.decode."""
+    return decode([raw / file for file in files], size)

@@ -1,0 +1,114 @@
+"""Tiny ImageNet: 200 classes, 500 training and 50 val images each, 64 x 64, in the official layout.
+
+Class 0 .. 199 is the rank of the class's WordNet id in sorted order, as torchvision's ImageFolder and the published
+code on this set have it (wnids.txt is in another order). The label of a val image is what val_annotations.txt says:
+the val images lie in one folder. The test images have no labels and are left out.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from ltpipe.data.decode import decode
+from ltpipe.data.download import Remote, get
+from ltpipe.data.local import link
+from ltpipe.data.tables import Table
+from ltpipe.data.unpack import unpack
+from ltpipe.specs import Refused, Spec
+
+NOTICE = """Tiny ImageNet, Stanford CS231N, http://cs231n.stanford.edu/tiny-imagenet-200.zip: images of ImageNet under
+ImageNet's terms of access (https://image-net.org/download): non-commercial research and education; the pictures
+belong to their owners and may not be passed on.
+"""
+
+REMOTE = Remote("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "md5:90528d7ca1a48142e341f4ef8d21d0de", 248_100_043)
+FOLDER = "tiny-imagenet-200"
+VARIABLE = "LTPIPE_TINY_IMAGENET"
+
+
+class Config(Spec):
+    """Where the images are, if not to be fetched."""
+
+    root: str = Field(
+        "", description="the unpacked folder tiny-imagenet-200; default: env LTPIPE_TINY_IMAGENET, or none"
+    )
+
+
+def fetch(config: Config, raw: Path) -> Table:
+    """Index of 110,000 images, train then val; the archive (248 MB) is fetched unless a folder is named."""
+    import pandas as pd
+
+    folder = _folder(config, raw)
+    wnids = sorted((folder / "wnids.txt").read_text().split())
+    rows = [*_train(folder, wnids), *_val(folder)]
+    table = pd.DataFrame(rows, columns=["official", "image", "wnid", "file"])
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    if strange := sorted(set(table["wnid"]) - set(labels)):
+        raise Refused(f"{folder}: classes that wnids.txt does not list: {', '.join(strange[:10])}")
+    names = _names(folder)
+    return pd.DataFrame(
+        {
+            "image": table["image"],
+            "source": table["image"],
+            "file": table["file"],
+            "label": table["wnid"].map(labels).astype("int64"),
+            "class_name": table["wnid"].map(lambda wnid: names.get(wnid, wnid)),
+            "attribute": np.int64(-1),
+            "official": table["official"],
+        }
+    )
+
+
+def _folder(config: Config, raw: Path) -> Path:
+    root, folder = config.root or os.environ.get(VARIABLE, ""), raw / FOLDER
+    if root:
+        link(_complete(Path(root).expanduser().resolve()), folder)
+    elif not folder.is_dir():
+        unpack(get(REMOTE, raw), FOLDER)
+    return _complete(folder)
+
+
+def _complete(folder: Path) -> Path:
+    wanted = ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt")
+    if absent := [name for name in wanted if not (folder / name).exists()]:
+        raise Refused(
+            f"source tiny_imagenet: no {' and no '.join(absent)} in {folder}; root (or {VARIABLE}) must name the "
+            f"folder {FOLDER} as its archive has it, or be left empty to fetch {REMOTE.url}"
+        )
+    return folder
+
+
+def _train(folder: Path, wnids: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    for wnid in wnids:
+        images = folder / "train" / wnid / "images"
+        files = sorted((entry.name for entry in os.scandir(images)), key=_number) if images.is_dir() else []
+        if not files:
+            raise Refused(f"source tiny_imagenet: class {wnid} has no image in {images}")
+        for file in files:
+            yield "train", file.removesuffix(".JPEG"), wnid, f"{FOLDER}/train/{wnid}/images/{file}"
+
+
+def _number(file: str) -> tuple[int, str]:
+    """n01443537_10.JPEG comes after n01443537_9.JPEG."""
+    digits = file.removesuffix(".JPEG").rpartition("_")[2]
+    return (int(digits) if digits.isdigit() else -1), file
+
+
+def _val(folder: Path) -> Iterator[tuple[str, str, str, str]]:
+    for line in (folder / "val/val_annotations.txt").read_text().splitlines():
+        file, wnid = line.split("\t")[:2]
+        yield "val", file.removesuffix(".JPEG"), wnid, f"{FOLDER}/val/images/{file}"
+
+
+def _names(folder: Path) -> dict[str, str]:
+    """Class names by WordNet id: all synonyms, because the first alone is not unique."""
+    lines = (folder / "words.txt").read_text().splitlines()
+    return dict(line.split("\t", 1) for line in lines if "\t" in line)
+
+
+def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+    """The images of `files` at `size`; see ltpipe.data.decode."""
+    return decode([raw / file for file in files], size)

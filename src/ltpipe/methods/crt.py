@@ -1,0 +1,28 @@
+"""Classifier re-training (Kang et al., ICLR 2020, cRT): a new head on a finished run's frozen backbone, class-balanced.
+
+The head is initialised anew and trained with class-aware sampling, cosine rate from `lr` to 0. The backbone stays in
+eval mode: its batch-norm statistics are those of stage 1. The authors' code (and that of Tang et al., 2022) leaves it
+in training mode, so that they drift to the class-balanced stream's: `drift: true`. The start may be any finished run
+with one feature vector an image, whatever its head.
+"""
+
+from ltpipe.methods import base
+
+EXAMPLE = {"epochs": 2}
+
+
+class Config(base.Retraining):
+    """The second stage."""
+
+
+class Method(base.Method):
+    """One phase, of the head."""
+
+    def needs(self) -> base.Needs:
+        return base.Needs(start_from=True, keeps=("backbone",))
+
+    def phases(self, whole: base.Phase) -> tuple[base.Phase, ...]:
+        return (self.config.phase(whole, "head"),)
+
+    def streams(self) -> tuple[base.Stream, ...]:
+        return (base.class_aware(self.problem, self.config.per_class),)

@@ -1,0 +1,51 @@
+"""Learnable weight scaling (Kang et al., ICLR 2020, LWS): one scale a class on a finished run's frozen network.
+
+    s_c <- f_c s_c (weight and bias alike), f = 1 at the start, trained with class-aware sampling
+
+The backbone stays in eval mode; the authors' code leaves it in training mode, so that its batch-norm statistics drift:
+`drift: true`.
+"""
+
+from typing import TYPE_CHECKING
+
+from ltpipe.methods import base
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ltpipe.models.network import Output
+
+EXAMPLE = {"epochs": 2}
+
+
+class Config(base.Retraining):
+    """The second stage."""
+
+
+class Method(base.Method):
+    """One phase, of the scales."""
+
+    def needs(self) -> base.Needs:
+        return base.Needs(start_from=True)
+
+    def build(self, features: int) -> "nn.Module":
+        import torch
+        from torch import nn
+
+        own = nn.Module()
+        own.scale = nn.Parameter(torch.ones(self.problem.classes))
+        return own
+
+    def phases(self, whole: base.Phase) -> tuple[base.Phase, ...]:
+        return (self.config.phase(whole, "own"),)
+
+    def streams(self) -> tuple[base.Stream, ...]:
+        return (base.class_aware(self.problem, self.config.per_class),)
+
+    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+        from torch.nn import functional as F
+
+        return {"loss": F.cross_entropy(self.predict(out), batch.labels)}
+
+    def predict(self, out: "Output") -> "Tensor":
+        return self.own.scale * out.logits

@@ -1,0 +1,229 @@
+"""RandAugment, AutoAugment and Cutout on batches of uint8 images on the device; each image has its own operations.
+
+The 15 operations of Xie et al., 2020 (UDA) with the ranges of Cubuk et al., CVPR 2019, as in the package randaugment
+1.0.2 of the GLT recipe: at level m of 0..9 shear 0.3 m/9, translation 150/331 m/9 of the side, rotation 30 m/9 degrees,
+enhancement 1 +- 0.9 m/9 (colour, contrast, brightness, sharpness), posterize 8 to 4 bits, solarize 256 (1 - m/9),
+cutout of 20/112 m/9 of the side (20 pixels at the recipe's 112); autocontrast, equalize and invert have no level. Signs
+are random. Pillow's integer arithmetic is reproduced. Where it differs from the package: shears take the nearest pixel
+instead of a bicubic one, rotations have a random sign, and everything that an image loses is grey (128).
+
+Work is grouped by operation, never by image: one call for all images that drew it, one gather for all five geometric
+operations. Images: B x H x W x 3.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+NAMES = (
+    *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
+    *("colour", "contrast", "brightness", "sharpness"),
+    *("posterize", "solarize", "autocontrast", "equalize", "invert", "cutout"),
+)
+GREY = 128
+GEOMETRIC, SIGNED, CUTOUT = 5, 9, 14  # operations below GEOMETRIC, below SIGNED, and CUTOUT itself
+
+# the CIFAR-10 policy of Cubuk et al., CVPR 2019, table 7: (operation, probability, level) twice
+CIFAR10 = (
+    (("invert", 0.1, 7), ("contrast", 0.2, 6)),
+    (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
+    (("sharpness", 0.8, 1), ("sharpness", 0.9, 3)),
+    (("shear_y", 0.5, 8), ("translate_y", 0.7, 9)),
+    (("autocontrast", 0.5, 8), ("equalize", 0.9, 2)),
+    (("shear_y", 0.2, 7), ("posterize", 0.3, 7)),
+    (("colour", 0.4, 3), ("brightness", 0.6, 7)),
+    (("sharpness", 0.3, 9), ("brightness", 0.7, 9)),
+    (("equalize", 0.6, 5), ("equalize", 0.5, 1)),
+    (("contrast", 0.6, 7), ("sharpness", 0.6, 5)),
+    (("colour", 0.7, 7), ("translate_x", 0.5, 8)),
+    (("equalize", 0.3, 7), ("autocontrast", 0.4, 8)),
+    (("translate_y", 0.4, 3), ("sharpness", 0.2, 6)),
+    (("brightness", 0.9, 6), ("colour", 0.2, 8)),
+    (("solarize", 0.5, 2), ("invert", 0.0, 3)),
+    (("equalize", 0.2, 0), ("autocontrast", 0.6, 0)),
+    (("equalize", 0.2, 8), ("equalize", 0.6, 4)),
+    (("colour", 0.9, 9), ("equalize", 0.6, 6)),
+    (("autocontrast", 0.8, 4), ("solarize", 0.2, 8)),
+    (("brightness", 0.1, 3), ("colour", 0.7, 0)),
+    (("solarize", 0.4, 5), ("autocontrast", 0.9, 3)),
+    (("translate_y", 0.9, 9), ("translate_y", 0.7, 9)),
+    (("autocontrast", 0.9, 2), ("solarize", 0.8, 3)),
+    (("equalize", 0.8, 8), ("invert", 0.1, 3)),
+    (("translate_y", 0.7, 9), ("autocontrast", 0.9, 1)),
+)
+
+
+def randaug(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Two of the 135 (operation, level 1..9) pairs for each image, each applied with probability 1/2."""
+    shape, device = (2, len(pixels)), pixels.device
+    operations = torch.randint(len(NAMES), shape, generator=generator, device=device)
+    levels = torch.randint(1, 10, shape, generator=generator, device=device)
+    return _twice(pixels, operations, levels, torch.full(shape, 0.5, device=device), generator)
+
+
+def autoaugment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the 25 sub-policies of CIFAR10 for each image."""
+    table = torch.tensor([[(NAMES.index(name), chance, level) for name, chance, level in pair] for pair in CIFAR10])
+    chosen = torch.randint(len(CIFAR10), (len(pixels),), generator=generator, device=pixels.device)
+    operations, chances, levels = table.to(pixels.device)[chosen].unbind(dim=2)
+    return _twice(pixels, operations.T.long(), levels.T.long(), chances.T, generator)
+
+
+def _twice(pixels: Tensor, operations: Tensor, levels: Tensor, chances: Tensor, generator: torch.Generator) -> Tensor:
+    """Two operations in turn, each with its chance; operations, levels, chances: 2 x B."""
+    for operation, level, chance in zip(operations, levels, chances, strict=True):
+        drawn = torch.rand(len(pixels), generator=generator, device=pixels.device)
+        pixels = apply(pixels, torch.where(drawn < chance, operation, -1), level, generator)
+    return pixels
+
+
+def apply(pixels: Tensor, operation: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image's operation (index into NAMES, or -1) at its level (0..9); a new tensor."""
+    count, device = len(pixels), pixels.device
+    sign = torch.randint(0, 2, (count,), generator=generator, device=device) * 2 - 1
+    place = torch.rand(2, count, generator=generator, device=device)
+    strength = torch.tensor(_STRENGTHS, device=device)[operation.clamp(min=0), level]
+    strength = torch.where((operation >= GEOMETRIC) & (operation < SIGNED), 1 + sign * strength, strength)
+    strength = torch.where(operation < GEOMETRIC, sign * strength, strength)
+    result = pixels.clone()
+    group = operation.clamp(min=GEOMETRIC - 1).where(operation >= 0, -1).tolist()  # one wait for the device
+    for number in sorted(set(group) - {-1}):
+        rows = torch.tensor([row for row, found in enumerate(group) if found == number], device=device)
+        if number < GEOMETRIC:
+            result[rows] = geometric(pixels[rows], operation[rows], strength[rows])
+        elif number == CUTOUT:
+            result[rows] = cutout(pixels[rows], strength[rows] * pixels.shape[1], place[:, rows], GREY)
+        else:
+            result[rows] = _FUNCTIONS[NAMES[number]](pixels[rows], strength[rows])
+    return result
+
+
+def geometric(pixels: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
+    """Shears (origin at the corner), translations (strength: of the side) and rotations (degrees); nearest pixel."""
+    count, height, width, _ = pixels.shape
+    angle = torch.deg2rad(torch.where(operation == 4, strength, 0.0))
+    shear_x, shear_y, move_x, move_y = (torch.where(operation == n, strength, 0.0) for n in range(4))
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    x, y = (x + 0.5).to(pixels.device) - width / 2, (y + 0.5).to(pixels.device) - height / 2
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    # where each pixel comes from; the shears' origin is the corner, not the middle
+    source_x = cos * x - sin * y + width / 2 + (shear_x[:, None, None] * (y + height / 2))
+    source_y = sin * x + cos * y + height / 2 + (shear_y[:, None, None] * (x + width / 2))
+    column = (source_x + (move_x * width)[:, None, None]).floor().long()
+    row = (source_y + (move_y * height)[:, None, None]).floor().long()
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    images = torch.arange(count, device=pixels.device)[:, None, None]
+    found = pixels[images, row.clamp(0, height - 1), column.clamp(0, width - 1)]
+    return torch.where(inside[..., None], found, GREY)
+
+
+def cutout(pixels: Tensor, side: Tensor, place: Tensor, fill: int) -> Tensor:
+    """A square of `fill`, of `side` pixels (B), around a point at `place` (2 x B, in 0..1); clipped by the border.
+
+    DeVries and Taylor, 2017.
+    """
+    _, height, width, _ = pixels.shape
+    half = (side / 2).floor()
+    hidden = _near(place[0], half, height)[:, :, None] & _near(place[1], half, width)[:, None, :]
+    return torch.where(hidden[..., None], fill, pixels)
+
+
+def _near(place: Tensor, half: Tensor, size: int) -> Tensor:
+    """Positions p with centre - half <= p < centre + half, B x size."""
+    centre = (place * size).floor()
+    position = torch.arange(size, device=place.device)
+    return (position >= (centre - half)[:, None]) & (position < (centre + half)[:, None])
+
+
+def grey(pixels: Tensor) -> Tensor:
+    """ITU-R 601-2 luma as Pillow rounds it; B x H x W, int64."""
+    weights = torch.tensor([19595, 38470, 7471], device=pixels.device)
+    return ((pixels.long() * weights).sum(dim=3) + 0x8000) >> 16
+
+
+def blend(dull: Tensor, pixels: Tensor, factor: Tensor) -> Tensor:
+    """dull + factor (pixels - dull), cut to 0..255 and truncated; factor: B."""
+    base = dull.float()
+    return (base + factor[:, None, None, None] * (pixels.float() - base)).clamp(0, 255).to(torch.uint8)
+
+
+def colour(pixels: Tensor, factor: Tensor) -> Tensor:
+    """Away from grey (factor > 1) or towards it."""
+    return blend(grey(pixels)[..., None], pixels, factor)
+
+
+def contrast(pixels: Tensor, factor: Tensor) -> Tensor:
+    """Away from the image's mean grey or towards it."""
+    mean = (grey(pixels).double().mean(dim=(1, 2)) + 0.5).floor()
+    return blend(mean[:, None, None, None], pixels, factor)
+
+
+def brightness(pixels: Tensor, factor: Tensor) -> Tensor:
+    """Away from black or towards it."""
+    return blend(torch.zeros_like(pixels), pixels, factor)
+
+
+def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
+    """Away from the smoothed image or towards it (3 x 3 kernel of ones with 5 in the middle; the border stays)."""
+    image = pixels.permute(0, 3, 1, 2).long()
+    total = sum(image[:, :, 1 + i : image.shape[2] - 1 + i, 1 + j : image.shape[3] - 1 + j] for i, j in _AROUND)
+    smooth = image.clone()
+    smooth[:, :, 1:-1, 1:-1] = (2 * (total + 4 * image[:, :, 1:-1, 1:-1]) + 13) // 26  # rounded thirteenths
+    return blend(smooth.permute(0, 2, 3, 1), pixels, factor)
+
+
+def posterize(pixels: Tensor, bits: Tensor) -> Tensor:
+    """The highest `bits` bits of each value."""
+    return pixels & (256 - 2 ** (8 - bits.long()))[:, None, None, None].to(torch.uint8)
+
+
+def solarize(pixels: Tensor, threshold: Tensor) -> Tensor:
+    """Values from the threshold on inverted."""
+    return torch.where(pixels < threshold[:, None, None, None], pixels, 255 - pixels)
+
+
+def autocontrast(pixels: Tensor, _: Tensor) -> Tensor:
+    """Each channel stretched to 0..255; a channel of one value stays."""
+    values = pixels.double()
+    low, high = values.amin(dim=(1, 2), keepdim=True), values.amax(dim=(1, 2), keepdim=True)
+    # not 255 / tensor, which torch computes as a product with the reciprocal
+    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
+    stretched = (values * scale + -low * scale).clamp(0, 255).to(torch.uint8)
+    return torch.where(high > low, stretched, pixels)
+
+
+def equalize(pixels: Tensor, _: Tensor) -> Tensor:
+    """Each channel's histogram made flat, by Pillow's integer look-up table."""
+    count = len(pixels)
+    owner = torch.arange(3 * count, device=pixels.device).reshape(count, 1, 1, 3) * 256
+    slots = owner + pixels
+    histogram = torch.bincount(slots.flatten(), minlength=3 * count * 256).reshape(-1, 256)
+    levels = torch.arange(256, device=pixels.device)
+    last = torch.where(histogram > 0, levels, 0).amax(dim=1, keepdim=True)
+    step = (histogram.sum(dim=1, keepdim=True) - histogram.gather(1, last)) // 255
+    before = histogram.cumsum(dim=1) - histogram
+    flat = ((step // 2 + before) // step.clamp(min=1)).clamp(max=255)
+    return torch.where(step > 0, flat, levels).flatten()[slots].to(torch.uint8)
+
+
+def invert(pixels: Tensor, _: Tensor) -> Tensor:
+    """255 - value."""
+    return 255 - pixels
+
+
+_AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+_FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    function.__name__: function
+    for function in (colour, contrast, brightness, sharpness, posterize, solarize, autocontrast, equalize, invert)
+}
+_STRENGTHS = [
+    *[[0.3 * m / 9 for m in range(10)]] * 2,
+    *[[150 / 331 * m / 9 for m in range(10)]] * 2,
+    [30 * m / 9 for m in range(10)],
+    *[[0.9 * m / 9 for m in range(10)]] * 4,
+    [float(round(8 - 4 * m / 9)) for m in range(10)],
+    [256 * (1 - m / 9) for m in range(10)],
+    *[[0.0] * 10] * 3,
+    [20 / 112 * m / 9 for m in range(10)],
+]

@@ -1,0 +1,148 @@
+"""Fixtures of every test: the embedded digits benchmark, and cells whose predictions are made up instead of trained."""
+
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import settings
+
+from ltpipe.benchmark import load
+from ltpipe.data.expectations import validate
+from ltpipe.data.fetch import fetch, pack
+from ltpipe.data.manifest import class_names, fingerprint
+from ltpipe.data.split import draw
+from ltpipe.evaluation.baseline import baseline
+from ltpipe.evaluation.metrics import measure
+from ltpipe.runs import Run
+
+# the same cases on every machine and in every run
+settings.register_profile("ltpipe", derandomize=True, deadline=None, database=None)
+settings.load_profile("ltpipe")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Cell(NamedTuple):
+    """What the stages train and evaluate leave of one run and seed."""
+
+    metrics: dict[str, Any]
+    details: dict[str, Any]
+    classes: pd.DataFrame
+    predictions: pd.DataFrame
+    log: pd.DataFrame
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def spec():
+    """The embedded benchmark as its YAML file states it."""
+    return load(ROOT / "conf/base")["digits_glt"]
+
+
+@pytest.fixture
+def content():
+    """The embedded benchmark's YAML as plain data that a test may spoil."""
+    return yaml.safe_load((ROOT / "conf/base/parameters/digits_glt.yml").read_text())
+
+
+@pytest.fixture(scope="session")
+def expect(spec):
+    return spec.expect
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """The folder of raw files; the digits need none."""
+    return tmp_path_factory.mktemp("raw")
+
+
+@pytest.fixture(scope="session")
+def index(spec, raw):
+    """Index of the default source."""
+    return fetch(spec.source, raw)[0]
+
+
+@pytest.fixture(scope="session")
+def manifest(index, spec):
+    """The default manifest; a test that changes it takes a copy."""
+    return draw(index, spec.split)
+
+
+@pytest.fixture(scope="session")
+def images(manifest, spec, raw):
+    """The default manifest's images."""
+    return pack(manifest, spec.source, raw)
+
+
+@pytest.fixture(scope="session")
+def validation(manifest, raw, expect):
+    """Report and page of the default manifest."""
+    return validate(manifest, raw, expect)
+
+
+@pytest.fixture(scope="session")
+def cell(manifest, spec):
+    """cell(run, seed, wrong): a cell with a share `wrong` of wrong predictions, drawn from the run and seed."""
+
+    def make(run="ce", seed=0, wrong=0.1, split="train_glt"):
+        random = np.random.RandomState(zlib.crc32(f"{run}.{seed}".encode()))
+        rows = manifest[manifest["role"] != "train"].reset_index(drop=True)
+        table = rows[["id", "source", "split", "label", "group", "attribute"]].copy()
+        miss = random.rand(len(rows)) < wrong
+        table["predicted"] = (table["label"] + miss * random.randint(1, 10, len(rows))) % 10
+        table["confidence"] = random.uniform(0.3, 1.0, len(rows))
+        table.attrs["facts"] = {
+            "cell": f"digits_glt.{run}.s{seed}",
+            "seed": seed,
+            "data": fingerprint(manifest),
+            "code": f"code-of-{run}",
+            "provider": "CPUExecutionProvider",
+            "classes": class_names(manifest),
+            "classes_counts": spec.expect.class_counts[split],
+        }
+        log = pd.DataFrame({"epoch": [0, 1], "loss": [2.0 + seed, 1.0], "val_accuracy": [50.0, 80.0]})
+        return Cell(*measure(table, spec.evaluate, Run(method="ce", split=split)), table, log)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def accepted_file(cell):
+    """The accepted baseline of run ce with seeds 0, 1, 2, as JSON text."""
+    cells = [cell("ce", seed) for seed in range(3)]
+    return json.dumps(baseline("digits_glt", [(c.metrics, c.predictions) for c in cells], "it was right"))
+
+
+@pytest.fixture
+def accepted(accepted_file):
+    """The accepted baseline; a test may spoil it."""
+    return json.loads(accepted_file)
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A copy of the project without data and without accepted baselines, for commands that write."""
+    for folder in ("conf/base", "pipelines"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "dvc"))
+    for file in ("pyproject.toml", "conf/logging.yml"):
+        shutil.copy(ROOT / file, tmp_path / file)
+    (tmp_path / "src").mkdir()
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """Environment of a subprocess: nobody is called."""
+    return os.environ | {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}

@@ -1,0 +1,135 @@
+"""The accepted baseline: what it stores image by image, and the command that writes it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ltpipe.accept import main
+from ltpipe.evaluation.baseline import baseline, pack, unpack
+from ltpipe.evaluation.metrics import flatten
+from ltpipe.files import Json, Parquet
+
+
+def of(cells, reason="it was right"):
+    return baseline("digits_glt", [(c.metrics, c.predictions) for c in cells], reason)
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_bits_survive_packing(bits):
+    assert unpack(pack(np.array(bits, dtype=bool)), len(bits)).tolist() == bits
+
+
+def test_packed_bits_are_text_of_a_sixth_of_the_images():
+    assert len(pack(np.ones(2400, bool))) == 400
+
+
+def test_a_baseline_names_benchmark_data_reason_and_code(cell):
+    found = of([cell("ce", 0), cell("ce", 1), cell("logit_adjust", 0)])
+    assert (found["benchmark"], found["reason"]) == ("digits_glt", "it was right")
+    assert found["data"] == cell().metrics["data"]
+    assert {run: entry["code"] for run, entry in found["runs"].items()} == {
+        "ce": "code-of-ce",
+        "logit_adjust": "code-of-logit_adjust",
+    }
+    assert list(found["runs"]["ce"]["seeds"]) == ["s0", "s1"]
+    assert [found["runs"]["ce"]["seeds"][s]["seed"] for s in ("s0", "s1")] == [0, 1]
+
+
+def test_mean_and_sample_deviation_are_over_the_seeds(cell):
+    cells = [cell("ce", seed) for seed in range(3)]
+    values = [c.metrics["protocols"]["glt"]["accuracy"]["few"] for c in cells]
+    entry = of(cells)["runs"]["ce"]
+    assert entry["n"] == 3
+    assert entry["mean"]["glt.accuracy.few"] == pytest.approx(np.mean(values), abs=1e-6)
+    assert entry["std"]["glt.accuracy.few"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+    assert set(entry["mean"]) == set(entry["std"]) == set(flatten(cells[0].metrics["protocols"]))
+
+
+def test_a_single_seed_has_no_deviation(cell):
+    entry = of([cell("ce", 0)])["runs"]["ce"]
+    assert entry["n"] == 1
+    assert set(entry["std"].values()) == {None}
+
+
+def test_the_bits_say_of_each_test_image_in_id_order_whether_it_was_right(cell):
+    made = cell("ce", 0)
+    bits = of([made])["runs"]["ce"]["seeds"]["s0"]["correct"]
+    for split in ("test_cbl", "test_gbl"):
+        rows = made.predictions[made.predictions["split"] == split].sort_values("id")
+        right = (rows["label"] == rows["predicted"]).tolist()
+        assert unpack(bits[split], len(rows)).tolist() == right
+
+
+def test_the_bits_do_not_depend_on_the_order_of_the_predictions(cell):
+    made = cell("ce", 0)
+    shuffled = made._replace(predictions=made.predictions.sample(frac=1, random_state=0))
+    assert of([shuffled]) == of([made])
+
+
+def test_a_baseline_is_strict_json(cell):
+    text = json.dumps(of([cell("ce", 0), cell("ce", 1)]), allow_nan=False)
+    assert json.loads(text) == of([cell("ce", 0), cell("ce", 1)])
+
+
+def test_cells_of_different_data_are_no_baseline(cell):
+    other = cell("ce", 1)
+    other = other._replace(metrics=other.metrics | {"data": "0" * 16})
+    with pytest.raises(ValueError, match="different data"):
+        of([cell("ce", 0), other])
+
+
+def test_accept_refuses_an_unknown_benchmark_with_the_valid_names(root, monkeypatch):
+    monkeypatch.chdir(root)
+    done = CliRunner().invoke(main, ["digits", "--reason", "x"])
+    assert done.exit_code == 2
+    assert "no benchmark 'digits'; benchmarks: digits_glt" in done.output
+
+
+@pytest.mark.parametrize("arguments", [["digits_glt"], ["digits_glt", "--reason", "  "]])
+def test_accept_refuses_to_accept_without_a_reason(root, monkeypatch, arguments):
+    monkeypatch.chdir(root)
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "--reason" in done.output
+
+
+def accept(workplace, environment, reason="a better loss"):
+    command = [sys.executable, "-m", "ltpipe.accept", "digits_glt", "--reason", reason]
+    return subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
+
+
+def test_accept_writes_nothing_where_a_cell_is_not_measured(workplace, environment):
+    done = accept(workplace, environment)
+    assert done.returncode == 2, done.stderr
+    assert "not every cell is measured; kedro run --pipeline=digits_glt first" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (workplace / "conf/accepted").exists()
+
+
+def test_accept_writes_the_baseline_of_every_cell_and_says_what_changes(workplace, environment, content, cell):
+    """Also where a run trains on another split, so that the gated metrics do not concern it."""
+    runs = content["digits_glt"]["runs"]
+    balanced = {"train": {"method": "ce", "split": "train_cbl"}, "reported": runs["ce"]["reported"]}
+    content["digits_glt"]["runs"] = {"balanced": balanced, "ce": runs["ce"]}
+    (workplace / "conf/base/parameters/digits_glt.yml").write_text(yaml.safe_dump(content))
+    splits = {"balanced": "train_cbl", "ce": "train_glt"}
+    cells = [cell(run, seed, split=split) for run, split in splits.items() for seed in range(3)]
+    for made in cells:
+        place = made.metrics["cell"].replace(".", "/")
+        Json(str(workplace / f"data/08_reporting/{place}/metrics.json")).save(made.metrics)
+        Parquet(str(workplace / f"data/07_model_output/{place}/predictions.parquet")).save(made.predictions)
+    done = accept(workplace, environment)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((workplace / "conf/accepted/digits_glt.json").read_text())
+    assert written == of(cells, "a better loss")
+    mean = written["runs"]["ce"]["mean"]["glt.accuracy.few"]
+    assert f"ce glt.accuracy.few: - -> {mean:.2f} (n 3)\n" in done.stdout
+    assert done.stdout.endswith("wrote conf/accepted/digits_glt.json\n")
+    assert [p.name for p in (workplace / "conf/accepted").iterdir()] == ["digits_glt.json"]

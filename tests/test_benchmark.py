@@ -1,0 +1,205 @@
+"""A benchmark file is checked whole before anything runs; each mistake is one message that says where and what else."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ltpipe.benchmark import load
+from ltpipe.specs import Refused
+
+BASE = Path(__file__).resolve().parents[1] / "conf/base"
+SHIPPED = sorted(path.stem for path in (BASE / "parameters").glob("*.yml"))
+
+
+class Unique(yaml.SafeLoader):
+    """YAML that refuses a key that comes twice, where YAML itself takes the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        assert len(set(keys)) == len(keys), f"a key comes twice: {keys}"
+        return super().construct_mapping(node, deep)
+
+
+@pytest.fixture
+def refusal(tmp_path, content):
+    """refusal(path, value): the message where the value at a dotted path of the embedded benchmark is another."""
+
+    def make(path, value):
+        block = copy.deepcopy(content)
+        *parents, last = path.split(".")
+        here = block["digits_glt"]
+        for key in parents:
+            here = here[key]
+        here[last] = value
+        return message(tmp_path, yaml.safe_dump(block, sort_keys=False))
+
+    return make
+
+
+def message(folder, text, name="digits_glt"):
+    """The one message with which a file of this text is refused."""
+    (folder / "parameters").mkdir()
+    (folder / f"parameters/{name}.yml").write_text(text)
+    with pytest.raises(Refused) as refused:
+        load(folder)
+    assert refused.value.message.startswith(str(folder / f"parameters/{name}.yml"))
+    return refused.value.message
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_benchmark_loads_and_states_no_key_twice(name):
+    yaml.load((BASE / f"parameters/{name}.yml").read_text(), Unique)  # noqa: S506 - a SafeLoader
+    assert name in load(BASE)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_benchmark_says_first_what_it_is_and_how_to_run_it(name):
+    lines = (BASE / f"parameters/{name}.yml").read_text().splitlines()
+    header = "\n".join(lines[: lines.index(f"{name}:")])
+    assert header.startswith(f"# {name}: ")
+    assert f"kedro run --pipeline={name}" in header
+
+
+def test_the_embedded_benchmark_is_shipped():
+    assert "digits_glt" in SHIPPED
+
+
+def test_an_unknown_method_is_refused_with_the_valid_ones(refusal):
+    found = refusal("runs.ce.train.method", "cee")
+    assert "runs.ce.train.method" in found
+    assert "no 'cee' in ltpipe.methods; valid names: " in found
+    assert "logit_adjust" in found
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("source.name", "no 'x' in ltpipe.data.sources; valid names: "),
+        ("split.kind", "no 'x' in ltpipe.data.splits; valid names: "),
+        ("model.backbone", "no 'x' in ltpipe.models.backbones; valid names: "),
+    ],
+)
+def test_an_unknown_module_is_refused_with_the_valid_ones(refusal, path, names):
+    found = refusal(path, "x")
+    assert f"  {path}: " in found
+    assert names in found
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("runs.logit_adjust.train.options", "form, tau"),
+        ("source.options", "noise, seed"),
+        ("split.options", "largest, rho"),
+        ("model.options", "width"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_valid_ones(refusal, path, known):
+    found = refusal(path, {"taau": 1})
+    assert "unknown key taau; valid keys: " in found
+    assert known in found
+    assert path.removesuffix(".options") in found
+
+
+@pytest.mark.parametrize("path", ["scheduel", "schedule.epoch", "gate.metric", "seed", "runs.ce.reportd", "expect.x"])
+def test_an_unknown_key_is_refused_with_the_valid_ones(refusal, path):
+    assert f"unknown key {path.split('.')[-1]}; valid keys: " in refusal(path, 1)
+
+
+@pytest.mark.parametrize(
+    "block", ["source", "split", "expect", "model", "schedule", "evaluate", "seeds", "runs", "gate"]
+)
+def test_a_block_that_is_missing_is_named(tmp_path, content, block):
+    del content["digits_glt"][block]
+    assert f"  {block}: Field required" in message(tmp_path, yaml.safe_dump(content))
+
+
+def test_starting_from_a_run_that_is_not_there_is_refused_with_the_runs(refusal):
+    found = refusal("runs.logit_adjust_post_hoc.train.start_from", "cce")
+    assert "runs.logit_adjust_post_hoc.train.start_from: no run 'cce'; runs: ce, logit_adjust" in found
+
+
+def test_starting_in_a_circle_is_refused_with_the_circle(refusal):
+    found = refusal("runs.ce.train.start_from", "logit_adjust_post_hoc")
+    assert "a circle, ce <- logit_adjust_post_hoc <- ce" in found
+
+
+def test_starting_from_itself_is_a_circle(refusal):
+    assert "a circle, ce <- ce" in refusal("runs.ce.train.start_from", "ce")
+
+
+def test_a_gated_metric_of_no_protocol_is_refused_with_the_protocols(refusal):
+    found = refusal("gate.metrics", ["cltt.accuracy.all"])
+    assert "gate.metrics name no protocol: ['cltt.accuracy.all']; protocols: clt, glt, alt" in found
+
+
+def test_a_gated_metric_of_no_group_is_refused(refusal):
+    assert "glt.accuracy.fwe" in refusal("gate.metrics", ["glt.accuracy.fwe"])
+
+
+def test_a_reported_metric_of_no_protocol_is_refused(refusal):
+    paper = {"value": 90, "metric": "cltt.accuracy.all", "tolerance": 1, "source": "table 2", "gates": True}
+    assert "cltt.accuracy.all" in refusal("runs.ce.reported", paper)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("runs.ce.train.split", "train_gtl"),
+        ("evaluate.protocols.clt", {"train": "train_glt", "test": "train_gtl"}),
+        ("evaluate.protocols.clt", {"train": "train_gtl", "test": "test_cbl"}),
+    ],
+)
+def test_a_split_without_stated_counts_is_refused(refusal, path, value):
+    assert "splits that expect.class_counts does not state: ['train_gtl']" in refusal(path, value)
+
+
+def test_a_run_that_no_protocol_judges_is_refused_before_it_is_trained(refusal):
+    assert "val" in refusal("runs.ce.train.split", "val")
+
+
+@pytest.mark.parametrize("name", ["CE", "ce-1", "1ce", "ce.1", ""])
+@pytest.mark.parametrize("block", ["runs", "seeds"])
+def test_names_that_are_no_part_of_a_file_name_are_refused(refusal, content, block, name):
+    entry = next(iter(content["digits_glt"][block].values()))
+    found = refusal(block, {name: entry})
+    assert f"names are lower-case letters, digits and _, not: {name}" in found
+
+
+@pytest.mark.parametrize("block", ["runs", "seeds"])
+def test_a_benchmark_has_a_run_and_a_seed(refusal, block):
+    assert f"  {block}: " in refusal(block, {})
+
+
+def test_images_of_another_size_than_the_model_takes_are_refused(refusal):
+    assert "model.image 32 is not source.size 16" in refusal("model.image", 32)
+
+
+def test_two_mistakes_are_both_in_the_message(tmp_path, content):
+    content["digits_glt"]["schedule"]["epochs"] = 0
+    content["digits_glt"]["runs"]["ce"]["train"]["method"] = "cee"
+    found = message(tmp_path, yaml.safe_dump(content))
+    assert "schedule.epochs" in found
+    assert "runs.ce.train" in found
+
+
+@pytest.mark.parametrize("text", ["", "3", "[]", "other: {}", "digits_glt: {}\nmore: {}"])
+def test_a_file_holds_one_benchmark_of_its_own_name(tmp_path, text):
+    assert "must hold one top-level key, digits_glt" in message(tmp_path, text)
+
+
+def test_a_file_that_is_not_yaml_is_refused_with_its_line(tmp_path):
+    found = message(tmp_path, "digits_glt:\n  runs: {ce: [\n")
+    assert "not YAML" in found
+    assert "line " in found
+
+
+def test_an_empty_benchmark_is_refused_and_not_a_crash(tmp_path):
+    assert "digits_glt" in message(tmp_path, "digits_glt:\n")
+
+
+def test_a_folder_without_benchmarks_is_refused(tmp_path):
+    with pytest.raises(Refused, match=r"no benchmark in .*parameters: one \.yml file a benchmark"):
+        load(tmp_path)

@@ -1,0 +1,248 @@
+"""Image files as arrays: every kind of file, upright, in order, and a clear word about those that are none."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltpipe.data.decode import CHUNK, broken, decode, rgb, square
+from ltpipe.specs import Refused
+
+
+def smooth(width, height):
+    """A picture without noise, so that JPEG and resizing change it little: red to the right, green down, blue fixed."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return np.stack([across, down, np.full_like(across, 90)], axis=2).round().astype(np.uint8)
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+@pytest.fixture
+def jpeg(tmp_path):
+    return save(tmp_path / "x.jpg", Image.fromarray(smooth(64, 64)), quality=95)
+
+
+def test_an_image_of_the_right_size_is_unchanged(tmp_path):
+    pixels = smooth(32, 32)
+    path = save(tmp_path / "x.png", Image.fromarray(pixels))
+    decoded = decode([path], 32)
+    assert decoded.dtype == np.uint8
+    assert (decoded == pixels).all()
+
+
+def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path):
+    wide, high = smooth(96, 32), smooth(32, 96)
+    paths = [save(tmp_path / "w.png", Image.fromarray(wide)), save(tmp_path / "h.png", Image.fromarray(high))]
+    first, second = decode(paths, 32)
+    assert (first == wide[:, 32:64]).all()
+    assert (second == high[32:64]).all()
+    small = decode(paths, 16)
+    for decoded, whole in zip(small, (wide[:, 32:64], high[32:64]), strict=True):
+        means = whole.reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
+        assert np.abs(decoded[2:-2, 2:-2].astype(float) - means[2:-2, 2:-2]).max() < 3
+
+
+def test_fine_stripes_become_grey_and_not_stripes(tmp_path):
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    decoded = decode([save(tmp_path / "x.png", Image.fromarray(stripes))], 32)
+    assert np.abs(decoded[0, :, 2:-2].astype(int) - 127).max() < 12
+
+
+def test_a_small_image_is_enlarged(tmp_path):
+    decoded = decode([save(tmp_path / "x.png", Image.new("RGB", (5, 9), (10, 20, 30)))], 32)
+    assert (decoded == [10, 20, 30]).all()
+
+
+def test_a_large_jpeg_is_shrunk_by_its_decoder_to_the_same_picture(tmp_path):
+    pixels = smooth(1000, 800)
+    paths = [
+        save(tmp_path / "x.jpg", Image.fromarray(pixels), quality=95),
+        save(tmp_path / "x.png", Image.fromarray(pixels)),
+    ]
+    first, second = decode(paths, 32).astype(int)
+    assert np.abs(first - second).max() < 6
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("L", 77, (77, 77, 77)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (77, 255), (77, 77, 77)),
+        ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), (255, 255, 255)),
+        ("RGBA", (0, 0, 0, 51), (204, 204, 204)),
+        ("P", 0, (9, 8, 7)),
+        ("I;16", 77 * 256 + 5, (77, 77, 77)),
+        ("I", 40000, (156, 156, 156)),
+        ("CMYK", (0, 0, 0, 0), (255, 255, 255)),
+    ],
+)
+def test_every_mode_becomes_rgb(mode, colour, expected, tmp_path):
+    image = Image.new(mode, (8, 8), colour)
+    if mode == "P":
+        image.putpalette([9, 8, 7] * 256)
+    path = save(tmp_path / ("x.tif" if mode in ("CMYK", "I") else "x.png"), image)
+    assert (decode([path], 4) == expected).all()
+
+
+def test_a_transparent_colour_of_a_palette_is_white(tmp_path):
+    image = Image.new("P", (8, 8), 3)
+    image.putpalette([9, 8, 7] * 256)
+    assert (decode([save(tmp_path / "x.gif", image, transparency=3)], 4) == 255).all()
+
+
+def test_a_cmyk_jpeg_has_its_colours(tmp_path):
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    red = decode([save(tmp_path / "x.jpg", image, quality=95)], 8)[0]
+    assert red[..., 0].min() > 200
+    assert red[..., 1:].max() < 60
+
+
+def test_a_greyscale_jpeg_has_three_channels(tmp_path):
+    path = save(tmp_path / "x.jpg", Image.new("L", (64, 64), 130))
+    assert np.abs(decode([path], 16).astype(int) - 130).max() <= 1
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    path = save(tmp_path / "x.tif", Image.new("F", (8, 8), 0.5))
+    with pytest.raises(Refused, match=r"x\.tif: floating-point pixels"):
+        decode([path], 4)
+    assert broken([path]) == {path: "floating-point pixels"}
+
+
+def test_32_bit_pixels_are_refused():
+    with pytest.raises(ValueError, match="32-bit"):
+        rgb(Image.new("I", (2, 2), 70000))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_as_its_camera_says(orientation, tmp_path):
+    upright = Image.fromarray(smooth(24, 24))
+    stored = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that undoes each orientation
+    image = upright.transpose(Image.Transpose(stored[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "x.png", image, exif=exif)
+    assert (decode([path], 24) == smooth(24, 24)).all()
+
+
+def test_a_broken_exif_block_does_not_cost_the_image(jpeg):
+    exif = b"Exif\0\0MM\0\x2a" + b"\xff" * 20
+    content = jpeg.read_bytes()
+    jpeg.write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.abs(decode([jpeg], 64)[0].astype(int) - smooth(64, 64)).max() < 12
+
+
+def cut(path, share=0.5):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("<html>not found</html>")
+
+
+def folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (cut, "truncated"),
+        (empty, "the file is empty"),
+        (text, "not an image that Pillow knows"),
+        (lambda path: path.unlink(), "no such file"),
+        (folder, "Is a directory"),
+    ],
+)
+def test_a_file_that_is_no_image_is_named(spoil, message, jpeg):
+    spoil(jpeg)
+    with pytest.raises(Refused, match=message) as caught:
+        decode([jpeg], 32)
+    assert caught.value.message.startswith(f"cannot decode {jpeg}: ")
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    sizes = {"warned.png": 12, "refused.png": 20}
+    paths = [save(tmp_path / name, Image.new("RGB", (side, side))) for name, side in sizes.items()]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for path in paths:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(Refused, match="pixels"):
+                decode([path], 4)
+            assert "pixels" in broken([path])[path]
+
+
+def test_a_picture_that_claims_to_be_enormous_costs_no_memory(tmp_path):
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    data = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + data)
+    with pytest.raises(Refused, match=r"bomb\.png: .*pixels"):
+        decode([tmp_path / "bomb.png"], 32)
+
+
+def test_images_come_in_the_order_asked_for(tmp_path):
+    count = 3 * CHUNK + 5
+    paths = [save(tmp_path / f"{i}.png", Image.new("RGB", (4, 4), (i % 256, i // 256, 0))) for i in range(count)]
+    decoded = decode(paths, 4)
+    assert (decoded[:, 0, 0, 0] == np.arange(count) % 256).all()
+    assert (decode(paths[::-1], 4) == decoded[::-1]).all()
+
+
+def test_the_first_bad_file_in_order_is_the_one_named(tmp_path):
+    good = save(tmp_path / "good.png", Image.new("RGB", (4, 4)))
+    bad = [tmp_path / f"bad{i}.png" for i in range(3)]
+    paths = [good] * (2 * CHUNK) + [bad[0]] + [good] * (2 * CHUNK) + bad[1:]
+    for _ in range(3):
+        with pytest.raises(Refused, match="bad0"):
+            decode(paths, 4)
+
+
+def test_no_image_is_an_empty_array():
+    assert decode([], 32).shape == (0, 32, 32, 3)
+
+
+def test_headers_are_checked_without_decoding(tmp_path, jpeg):
+    other = save(tmp_path / "x.png", Image.new("RGB", (4, 4)))
+    cut(jpeg, 0.9)
+    assert broken([other, jpeg]) == {}
+    empty(other)
+    assert broken([jpeg, other]) == {other: "the file is empty"}
+
+
+def test_a_crop_sees_the_whole_image(tmp_path):
+    path = save(tmp_path / "x.png", Image.fromarray(smooth(100, 60)))
+    boxes = [(0, 0, 8, 8), (50, 20, 58, 28)]
+    decoded = decode([path] * 2, 8, lambda image, i: image.crop(boxes[i]))
+    assert (decoded[0] == smooth(100, 60)[:8, :8]).all()
+    assert (decoded[1] == smooth(100, 60)[20:28, 50:58]).all()
+
+
+def test_the_square_of_an_odd_difference_is_one_pixel_off_centre():
+    pixels = smooth(33, 32)
+    assert (np.asarray(square(Image.fromarray(pixels), 32)) == pixels[:, :32]).all()
+
+
+def test_an_image_from_memory_is_not_needed_on_disk():
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(buffer, "PNG")
+    assert rgb(Image.open(buffer)).getpixel((0, 0)) == (1, 2, 3)

@@ -1,0 +1,285 @@
+"""Downloads against a real server on this machine that drops, cuts short, lies, fails, redirects and ignores ranges."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ltpipe.data.download import Remote, get
+from ltpipe.specs import Refused
+
+CONTENT = bytes(range(256)) * 2048  # 524,288 bytes
+MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
+PIECE = len(CONTENT) // 8
+QUICK = (0.0, 0.0, 0.0)
+
+
+class Server(ThreadingHTTPServer):
+    """Answers request number n with behaviours[n] (the last one for all that follow); keeps what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self, behaviours):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behaviours, self.asked, self.lock = list(behaviours), [], threading.Lock()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/folder/file.bin"
+
+    def next(self, ranged):
+        with self.lock:
+            self.asked.append(ranged)
+            return self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        getattr(self, self.server.next(self.headers.get("Range")))()
+
+    def _send(self, status, body, declared=None, **headers):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if declared is None else declared))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _start(self):
+        wanted = self.headers.get("Range")
+        return int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+
+    def _rest(self):
+        start = self._start()
+        return (206 if start else 200), CONTENT[start:]
+
+    def good(self):
+        status, body = self._rest()
+        self._send(status, body)
+
+    def whole(self):
+        self._send(200, CONTENT)
+
+    def drop(self):
+        status, body = self._rest()
+        self._send(status, body[:PIECE], declared=len(body))
+
+    def drop_whole(self):
+        self._send(200, CONTENT[:1000], declared=len(CONTENT))
+
+    def short(self):
+        status, body = self._rest()
+        self._send(status, body[: len(body) // 2])
+
+    def wrong(self):
+        self._send(200, b"x" * len(CONTENT))
+
+    def wrong_rest(self):
+        self._send(206, b"x" * (len(CONTENT) - self._start()))
+
+    def long(self):
+        self._send(200, CONTENT + b"more")
+
+    def past(self):
+        self._send(416, b"")
+
+    def missing(self):
+        self._send(404, b"not here")
+
+    def broken(self):
+        self._send(500, b"sorry")
+
+    def busy(self):
+        self._send(503, b"later")
+
+    def redirect(self):
+        self._send(302, b"", Location=self.server.url + "?again")
+
+    def slow(self):
+        threading.Event().wait(0.3)
+        self.good()
+
+
+@contextmanager
+def serving(*behaviours):
+    server = Server(behaviours)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def names(folder):
+    """What is in the folder, without the lock, which may stay."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def whole(server, folder, size=len(CONTENT), checksum=MD5):
+    return get(Remote(server.url, checksum, size), folder, QUICK)
+
+
+@pytest.mark.parametrize(
+    "behaviours",
+    [
+        ["good"],
+        ["drop", "good"],
+        ["drop", "drop", "drop", "drop", "drop", "drop", "good"],
+        ["drop", "whole"],
+        ["drop_whole", "drop_whole", "whole"],
+        ["broken", "good"],
+        ["busy", "broken", "good"],
+        ["redirect", "good"],
+        ["drop", "redirect", "good"],
+        ["drop", "wrong_rest", "good"],
+        ["drop", "past", "good"],
+    ],
+    ids=", ".join,
+)
+@pytest.mark.parametrize("size", [len(CONTENT), None], ids=["size known", "size unknown"])
+def test_what_arrives_is_the_file(behaviours, size, tmp_path):
+    with serving(*behaviours) as server:
+        path = whole(server, tmp_path, size)
+    assert path == tmp_path / "file.bin"
+    assert path.read_bytes() == CONTENT
+    assert names(tmp_path) == ["file.bin"]
+
+
+def test_a_file_that_the_server_cuts_short_is_continued_where_its_size_is_known(tmp_path):
+    with serving("short", "good") as server:
+        assert whole(server, tmp_path).read_bytes() == CONTENT
+    with serving("short", "good") as server, pytest.raises(Refused, match="another file: 262,144 bytes"):
+        whole(server, tmp_path / "unknown", size=None)
+
+
+def test_the_rest_is_asked_for_and_no_more(tmp_path):
+    with serving("drop", "good") as server:
+        whole(server, tmp_path)
+    assert server.asked == [None, f"bytes={PIECE}-"]
+
+
+def test_a_later_call_continues_what_an_earlier_one_left(tmp_path):
+    with serving("drop", "broken") as server, pytest.raises(Refused):
+        whole(server, tmp_path)
+    assert names(tmp_path) == [".file.bin.part"]
+    with serving("good") as server:
+        assert whole(server, tmp_path).read_bytes() == CONTENT
+    assert server.asked == [f"bytes={PIECE}-"]
+
+
+def test_a_part_that_is_whole_is_only_checked(tmp_path):
+    (tmp_path / ".file.bin.part").write_bytes(CONTENT)
+    with serving("missing") as server:
+        assert whole(server, tmp_path).read_bytes() == CONTENT
+    assert server.asked == []
+
+
+def test_a_file_that_is_there_is_not_fetched_again(tmp_path):
+    (tmp_path / "file.bin").write_bytes(CONTENT)
+    with serving("missing") as server:
+        whole(server, tmp_path)
+    assert server.asked == []
+    assert names(tmp_path) == ["file.bin"]
+
+
+def test_a_wrong_file_that_is_there_stays_until_the_right_one_is_whole(tmp_path):
+    (tmp_path / "file.bin").write_bytes(b"wrong")
+    with serving("broken") as server, pytest.raises(Refused):
+        whole(server, tmp_path)
+    assert (tmp_path / "file.bin").read_bytes() == b"wrong"
+    with serving("good") as server:
+        whole(server, tmp_path)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message", "requests"),
+    [
+        ("missing", "404", 1),
+        ("wrong", "the server sent another file: 524,288 bytes, md5:", 1),
+        ("long", "the server sent another file: 524,292 bytes", 1),
+        ("broken", "500", 4),
+        ("redirect", "Exceeded 30 redirects", 31),
+    ],
+)
+def test_what_cannot_be_had_is_refused_and_leaves_nothing(behaviour, message, requests, tmp_path):
+    with serving(behaviour) as server, pytest.raises(Refused) as caught:
+        whole(server, tmp_path)
+    assert caught.value.exit_code == 2
+    for part in ("cannot fetch file.bin (524,288 bytes)", message, server.url, f"put the file at {tmp_path}", MD5):
+        assert part in caught.value.message
+    assert len(server.asked) == requests
+    assert names(tmp_path) == []
+
+
+def test_without_a_network_the_error_says_what_and_where(tmp_path):
+    with serving("good") as server:
+        url = server.url
+    with pytest.raises(Refused, match="cannot fetch file.bin") as caught:
+        get(Remote(url, MD5), tmp_path, QUICK)
+    assert f"without a network: put the file at {tmp_path / 'file.bin'}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "checksum",
+    [
+        MD5,
+        "sha256:" + hashlib.sha256(CONTENT).hexdigest(),
+        "git:" + hashlib.sha1(b"blob 524288\0" + CONTENT).hexdigest(),
+    ],
+    ids=["md5", "sha256", "git"],
+)
+def test_each_kind_of_checksum_is_verified(checksum, tmp_path):
+    with serving("good") as server:
+        assert whole(server, tmp_path, checksum=checksum).exists()
+        wrong = checksum[:-1] + ("0" if checksum[-1] != "0" else "1")
+        with pytest.raises(Refused, match="another file"):
+            whole(server, tmp_path / "other", checksum=wrong)
+
+
+def test_the_blob_id_is_that_of_git(tmp_path):
+    (tmp_path / "hello").write_bytes(b"hello\n")
+    remote = Remote("http://127.0.0.1/hello", "git:ce013625030ba8dba906f756967f9e9ca394464a", 6)
+    assert get(remote, tmp_path, QUICK) == tmp_path / "hello"
+
+
+def test_two_processes_fetch_once(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from ltpipe.data.download import Remote, get\n"
+        f"get(Remote(sys.argv[1], {MD5!r}, {len(CONTENT)}), Path(sys.argv[2]))"
+    )
+    with serving("slow") as server:
+        command = [sys.executable, "-c", code, server.url, str(tmp_path)]
+        runs = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+        errors = [run.communicate(timeout=60)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert server.asked == [None]
+
+
+def test_too_little_room_is_said_before_anything_is_fetched(tmp_path):
+    with serving("good") as server, pytest.raises(Refused, match=r"no room for file\.bin .* bytes to fetch"):
+        whole(server, tmp_path, size=1 << 60)
+    assert server.asked == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with serving("good") as server, pytest.raises(Refused, match="cannot write"):
+        whole(server, tmp_path / "taken")
+
+
+def test_no_progress_bar_where_there_is_no_terminal(tmp_path, capfd):
+    with serving("good") as server:
+        whole(server, tmp_path)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,206 @@
+"""Every file format: what is saved is loaded, a save is whole or absent, and stale results go."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kedro.io import DataCatalog, DatasetError, MemoryDataset
+
+from ltpipe.atomic import write
+from ltpipe.files import Array, Csv, File, Folder, Json, OptionalJson, Parquet, Scratch, Text
+from ltpipe.hooks import StaleOutputs
+
+TABLE = pd.DataFrame({"id": ["a", "b"], "label": [1, 2], "confidence": [0.1, 1 / 3], "right": [True, False]})
+CASES = [
+    (File, b"\x00\xff bytes"),
+    (Text, "Text with an umlaut: ä, and\nlines\n"),
+    (Json, {"b": [1, 2.5, None, True], "a": {"x": "ä"}}),
+    (OptionalJson, {"a": 1}),
+    (Parquet, TABLE),
+    (Csv, TABLE),
+    (Array, np.arange(24, dtype=np.uint8).reshape(2, 3, 4)),
+]
+
+
+def same(first, second):
+    if isinstance(first, pd.DataFrame):
+        return first.equals(second) and (first.dtypes == second.dtypes).all()
+    if isinstance(first, np.ndarray):
+        return first.dtype == second.dtype and np.array_equal(first, second)
+    return type(first) is type(second) and first == second
+
+
+def names(folder):
+    """Everything in a folder, hidden files too."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(("kind", "value"), CASES, ids=lambda v: getattr(v, "__name__", ""))
+def test_what_is_saved_is_loaded_and_the_file_alone_is_left(kind, value, tmp_path):
+    dataset = kind(str(tmp_path / "deep/er/file"))
+    assert not dataset.exists()
+    dataset.save(value)
+    assert dataset.exists()
+    assert same(dataset.load(), value)
+    assert names(tmp_path) == ["deep", "deep/er", "deep/er/file"]
+
+
+@pytest.mark.parametrize(("kind", "value"), CASES, ids=lambda v: getattr(v, "__name__", ""))
+def test_the_same_value_gives_the_same_bytes(kind, value, tmp_path):
+    for name in ("first", "second"):
+        kind(str(tmp_path / name)).save(value)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "bad"),
+    [
+        (Text, "old", 3),
+        (Json, {"old": 1}, {"x": float("nan")}),
+        (Json, {"old": 1}, {"x": object()}),
+        (Parquet, TABLE, pd.DataFrame({"x": [object()]})),
+        (Csv, TABLE, None),
+        (Array, np.ones(3), np.array([object()])),
+    ],
+    ids=lambda v: getattr(v, "__name__", ""),
+)
+def test_a_value_that_cannot_be_saved_leaves_the_old_file_whole(kind, old, bad, tmp_path):
+    dataset = kind(str(tmp_path / "file"))
+    dataset.save(old)
+    with pytest.raises(DatasetError):
+        dataset.save(bad)
+    assert same(dataset.load(), old)
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("place", ["os.fsync", "pathlib.Path.replace"])
+def test_a_write_that_fails_leaves_the_old_file_whole_and_no_temporary_file(place, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    write(tmp_path / "file", b"old")
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_write_makes_the_folders_it_needs(tmp_path):
+    write(tmp_path / "a/b/file", b"x")
+    assert (tmp_path / "a/b/file").read_bytes() == b"x"
+
+
+def test_a_reader_of_the_old_file_keeps_it_while_a_new_one_is_written(tmp_path):
+    write(tmp_path / "file", b"old")
+    with (tmp_path / "file").open("rb") as reader:
+        write(tmp_path / "file", b"new")
+        assert reader.read() == b"old"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_numbers_that_are_none(value, tmp_path):
+    with pytest.raises(DatasetError, match="not JSON compliant"):
+        Json(str(tmp_path / "file")).save({"a": [value]})
+    assert names(tmp_path) == []
+
+
+def test_json_sorts_its_keys_and_ends_with_a_line_end(tmp_path):
+    Json(str(tmp_path / "file")).save({"b": 1, "a": 2})
+    text = (tmp_path / "file").read_text()
+    assert list(json.loads(text)) == ["a", "b"]
+    assert text.endswith("}\n")
+
+
+def test_optional_json_is_none_where_there_is_no_file_and_json_is_an_error(tmp_path):
+    assert OptionalJson(str(tmp_path / "file")).load() is None
+    with pytest.raises(DatasetError):
+        Json(str(tmp_path / "file")).load()
+
+
+def test_optional_json_that_is_broken_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("{")
+    with pytest.raises(DatasetError):
+        OptionalJson(str(tmp_path / "file")).load()
+
+
+def test_parquet_keeps_attrs(tmp_path):
+    table = TABLE.copy()
+    table.attrs["facts"] = {"cell": "a.b.c", "classes": ["x", "y"], "seed": 3}
+    dataset = Parquet(str(tmp_path / "file"))
+    dataset.save(table)
+    assert dataset.load().attrs == table.attrs
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64), min_size=1, max_size=20))
+def test_csv_keeps_every_digit_of_a_float(numbers):
+    dataset = Csv("unused")
+    table = pd.DataFrame({"x": np.array(numbers)})
+    assert dataset.decode(dataset.encode(table))["x"].tolist() == numbers
+
+
+def test_an_array_is_mapped_and_cannot_be_written_by_accident(tmp_path):
+    dataset = Array(str(tmp_path / "file"))
+    dataset.save(np.zeros((4, 2), np.uint8))
+    loaded = dataset.load()
+    assert isinstance(loaded, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        loaded[0] = 1
+
+
+def test_a_mapped_array_survives_that_its_file_is_replaced(tmp_path):
+    dataset = Array(str(tmp_path / "file"))
+    dataset.save(np.zeros(1000))
+    old = dataset.load()
+    dataset.save(np.ones(10))
+    assert old.sum() == 0
+    assert dataset.load().sum() == 10
+
+
+def test_a_folder_is_replaced_whole_and_loads_as_its_path(tmp_path):
+    dataset = Folder(str(tmp_path / "deep/report"))
+    dataset.save({"report.md": b"1", "old.png": b"2"})
+    dataset.save({"report.md": b"3"})
+    assert dataset.load() == tmp_path / "deep/report"
+    assert names(tmp_path) == ["deep", "deep/report", "deep/report/report.md"]
+    assert (dataset.load() / "report.md").read_bytes() == b"3"
+
+
+def test_a_folder_that_cannot_be_saved_leaves_the_old_one_whole(tmp_path):
+    dataset = Folder(str(tmp_path / "report"))
+    dataset.save({"report.md": b"old"})
+    with pytest.raises(DatasetError):
+        dataset.save({"report.md": b"new", "bad.png": None})
+    assert names(tmp_path) == ["report", "report/report.md"]
+    assert (tmp_path / "report/report.md").read_bytes() == b"old"
+
+
+def test_a_scratch_folder_is_there_when_it_is_loaded(tmp_path):
+    dataset = Scratch(str(tmp_path / "a/scratch"))
+    assert not dataset.exists()
+    assert dataset.load().is_dir()
+    (dataset.load() / "resume").write_bytes(b"x")
+    assert names(dataset.load()) == ["resume"]
+
+
+@pytest.mark.parametrize("kind", [File, Text, Json, OptionalJson, Parquet, Csv, Array, Folder, Scratch])
+def test_a_dataset_describes_itself_by_its_path_and_carries_notes_for_the_ledger(kind):
+    dataset = kind("data/file", metadata={"ledger": "none"})
+    assert "data/file" in str(dataset)
+    assert dataset.metadata == {"ledger": "none"}
+
+
+def test_before_a_node_runs_its_old_files_and_folders_go_and_nothing_else(tmp_path):
+    file, folder, other = (tmp_path / name for name in ("file", "folder", "other"))
+    for path in (file, folder / "deep/x", other):
+        write(path, b"old")
+    catalog = DataCatalog(
+        {"a": File(str(file)), "b": Folder(str(folder)), "c": File(str(other)), "d": MemoryDataset(1)}
+        | {"e": File(str(tmp_path / "never written"))}
+    )
+    StaleOutputs().before_node_run(SimpleNamespace(outputs=["a", "b", "d", "e"], inputs=["c"]), catalog)
+    assert names(tmp_path) == ["other"]

@@ -1,0 +1,194 @@
+"""The image: its files, without Docker; and the image itself, built and run, where a Docker engine answers (soak)."""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+TAG = "ltpipe:test"
+HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+
+
+def locked() -> list[tuple[Requirement, str]]:
+    """Every requirement of requirements.lock with its hashes, as text."""
+    text = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [(Requirement(line.partition("--hash")[0].strip()), line.partition("--hash")[2]) for line in lines]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile as (instruction, rest), comments and line ends removed, ARG defaults filled in."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    found, defaults = [], {}
+    for line in joined.splitlines():
+        name, _, rest = line.strip().partition(" ")
+        if name == "ARG":
+            key, _, value = rest.partition("=")
+            defaults[key] = value
+        for key, value in defaults.items():
+            rest = rest.replace(f"${{{key}}}", value)
+        if name:
+            found.append((name, rest))
+    return found
+
+
+def last(name: str) -> str:
+    return [rest for instruction, rest in instructions() if instruction == name][-1]
+
+
+def test_the_lock_has_every_direct_dependency_in_a_version_that_pyproject_allows():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions: dict[str, list[str]] = {}
+    for requirement, _ in locked():
+        versions.setdefault(requirement.name, []).append(str(requirement.specifier).removeprefix("=="))
+    for wanted in map(Requirement, project["dependencies"]):
+        assert wanted.name in versions, f"{wanted.name}: renew requirements.lock, docs/docker.md says how"
+        wrong = [version for version in versions[wanted.name] if version not in wanted.specifier]
+        assert not wrong, f"{wanted.name} {wrong} is not {wanted.specifier}: renew requirements.lock"
+
+
+def test_the_lock_is_pinned_and_hashed_and_names_no_index():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text and "--index" not in text
+    for requirement, hashes in locked():
+        assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), f"{requirement} is not pinned"
+        assert re.match(r"=sha256:[0-9a-f]{64}", hashes), f"{requirement} has no hash"
+
+
+def test_the_lock_leaves_out_what_calls_home_and_what_only_tests_need():
+    names = {requirement.name for requirement, _ in locked()}
+    assert not names & {"kedro-telemetry", "pytest", "mypy", "ruff"}
+
+
+def test_dockerignore_is_an_allow_list_without_data_and_repository():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert allowed == {"pyproject.toml", "requirements.lock", "README.md", "LICENSE", "src", "pipelines", "conf"}
+    assert rules.index("conf/local") > rules.index("!conf")
+
+
+def test_every_file_that_the_dockerfile_copies_passes_dockerignore():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = {line[1:] for line in lines if line.startswith("!")}
+    copies = [rest.split() for name, rest in instructions() if name == "COPY" and "--from=" not in rest]
+    sources = {source.rstrip("*") for words in copies for source in words[:-1] if not source.startswith("--")}
+    bound = {s for _, rest in instructions() for s in re.findall(r"type=bind,source=([^,\s]+)", rest)}
+    assert sources and bound and sources | bound <= allowed
+
+
+def test_the_image_runs_kedro_as_a_numeric_user_that_is_not_root():
+    user = last("USER")
+    assert re.fullmatch(r"\d+:\d+", user) and "0" not in user.split(":")
+    assert json.loads(last("CMD")) == ["kedro", "run"]
+    assert json.loads(last("ENTRYPOINT")) == ["/usr/bin/tini", "--"]
+
+
+def test_the_image_tells_nobody():
+    settings = set(last("ENV").split())
+    assert {"DO_NOT_TRACK=1", "DVC_NO_ANALYTICS=1", "ORT_DISABLE_TELEMETRY=1"} <= settings
+    assert not any(setting.startswith("PYTHONDONTWRITEBYTECODE") for setting in settings)
+
+
+def test_the_dockerfile_needs_no_registry_but_for_its_base():
+    text = (ROOT / "Dockerfile").read_text()
+    assert text.startswith("# check=error=true\n") and "# syntax" not in text
+    sources = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
+    stages = {rest.split()[-1] for name, rest in instructions() if name == "FROM"}
+    assert {source for source in sources if source not in stages} == {"docker.io/library/python:3.11-slim-bookworm"}
+
+
+def docker(*arguments: str, timeout: int = 1800) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def image():
+    if shutil.which("docker") is None:
+        pytest.skip("no docker command: the image is not built")
+    if docker("version").returncode != 0:
+        pytest.skip("no Docker engine answers `docker version`: the image is not built")
+    built = docker("build", "--tag", TAG, str(ROOT), timeout=3000)
+    assert built.returncode == 0, built.stderr[-4000:]
+    yield TAG
+    docker("image", "rm", TAG)
+
+
+@pytest.fixture
+def volume(image):
+    """A named volume and no folder of this machine: the engine may be on another one."""
+    name = docker("volume", "create").stdout.strip()
+    yield name
+    docker("volume", "rm", "--force", name)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5000)
+def test_the_image_runs_the_embedded_benchmark_to_a_passing_gate_hardened_and_offline(image, volume):
+    done = docker("run", "--rm", *HARDENED, "--network", "none", "-v", f"{volume}:/app/data", image)
+    assert done.returncode == 0, done.stderr[-4000:]
+    path = "/app/data/08_reporting/digits_glt/verdict.json"
+    shown = docker("run", "--rm", "-v", f"{volume}:/app/data", image, "cat", path)
+    verdict = json.loads(shown.stdout)
+    assert verdict["passes"] and verdict["rows"]
+    assert {row["verdict"] for row in verdict["rows"]} <= {"pass", "improved"}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5000)
+def test_a_pipeline_runs_by_name_for_a_user_that_the_image_does_not_know(image, volume):
+    mount = ["-v", f"{volume}:/app/data"]
+    given = docker("run", "--rm", "--user", "0", *mount, image, "chown", "4242:4242", "/app/data")
+    assert given.returncode == 0, given.stderr
+    command = ["kedro", "run", "--pipeline=digits_glt", "--env=smoke"]
+    done = docker("run", "--rm", *HARDENED, "--user", "4242:4242", *mount, image, *command)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5000)
+def test_a_run_opens_no_connection_and_asks_for_no_name(image):
+    done = docker("run", "--rm", image, "sh", "-c", "kedro run --env=smoke && cat /proc/net/snmp")
+    assert done.returncode == 0, done.stderr[-4000:]
+    counters = {}
+    rows = [line.split() for line in done.stdout.splitlines()]
+    for protocol in ("Tcp:", "Udp:"):
+        names, values = (row for row in rows if row and row[0] == protocol)
+        counters |= dict(zip(names[1:], values[1:], strict=True))
+    assert counters["ActiveOpens"] == "0" and counters["OutDatagrams"] == "0"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5000)
+def test_an_unknown_pipeline_is_refused_in_one_message(image):
+    done = docker("run", "--rm", image, "kedro", "run", "--pipeline=nonexistent")
+    assert done.returncode == 2, done.stderr
+    assert "nonexistent" in done.stderr and "digits_glt" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5000)
+def test_dvc_starts_for_a_user_without_a_name(image):
+    done = docker("run", "--rm", "--user", "4242:4242", image, "sh", "-c", "cd /tmp && dvc init --no-scm && dvc status")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5000)
+def test_the_image_holds_the_installed_project_and_nothing_else_of_the_repository(image):
+    assert docker("run", "--rm", image, "id", "-u").stdout == "10001\n"
+    listed = docker("run", "--rm", image, "find", "/app", "-mindepth", "1", "-maxdepth", "1").stdout.split()
+    assert sorted(listed) == ["/app/conf", "/app/data", "/app/pyproject.toml"]
+    assert docker("run", "--rm", image, "ls", "-A", "/app/data").stdout == ""
+    assert "local" not in docker("run", "--rm", image, "ls", "/app/conf").stdout.split()
+    code = "import ltpipe, pipelines; print(ltpipe.__file__, pipelines.__file__)"
+    found = docker("run", "--rm", image, "python", "-c", code).stdout.split()
+    assert len(found) == 2 and all("/site-packages/" in path for path in found)

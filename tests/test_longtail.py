@@ -1,0 +1,136 @@
+"""Class sizes and shares against the published totals of the long-tailed benchmarks."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ltpipe.data.longtail import exponential, shares
+from ltpipe.data.manifest import Groups
+
+BY_COUNT = Groups(by="count", many=100, medium=20)
+
+CIFAR10 = {
+    10: [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500],
+    50: [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100],
+    100: [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50],
+    200: [5000, 2775, 1540, 854, 474, 263, 146, 81, 45, 25],
+}
+
+# ranks in the order of their frequency, as a split takes them
+weights = st.lists(st.floats(0.01, 100), min_size=1, max_size=6).map(lambda w: sorted(w, reverse=True))
+
+
+@pytest.mark.parametrize(
+    ("rho", "total", "smallest"),
+    [(10, 20431, 500), (20, 17023, 250), (50, 13996, 100), (100, 12406, 50), (200, 11203, 25)],
+)
+def test_cifar10_lt_has_the_published_total_and_smallest_class(rho, total, smallest):
+    counts = exponential(5000, rho, 10)
+    assert (counts.sum(), counts[-1]) == (total, smallest)
+
+
+@pytest.mark.parametrize("rho", CIFAR10)
+def test_cifar10_lt_has_the_published_class_sizes(rho):
+    assert exponential(5000, rho, 10).tolist() == CIFAR10[rho]
+
+
+@pytest.mark.parametrize(
+    ("rho", "total", "smallest"),
+    [(10, 19573, 50), (20, 15907, 25), (50, 12608, 10), (100, 10847, 5), (200, 9502, 2)],
+)
+def test_cifar100_lt_has_the_published_total_and_smallest_class(rho, total, smallest):
+    counts = exponential(500, rho, 100)
+    assert (counts.sum(), counts[-1]) == (total, smallest)
+
+
+def test_cifar100_lt_at_rho_100_begins_and_ends_as_published():
+    counts = exponential(500, 100, 100)
+    assert counts[:10].tolist() == [500, 477, 455, 434, 415, 396, 378, 361, 344, 328]
+    assert counts[-5:].tolist() == [6, 5, 5, 5, 5]
+
+
+def test_cifar100_lt_at_rho_100_crosses_the_group_borders_where_published():
+    assert exponential(500, 100, 100)[[34, 35, 69, 70]].tolist() == [102, 98, 20, 19]
+
+
+@pytest.mark.parametrize(
+    ("rho", "sizes"),
+    [(10, (69, 31, 0)), (20, (53, 47, 0)), (50, (41, 41, 18)), (100, (35, 35, 30)), (200, (30, 31, 39))],
+)
+def test_cifar100_lt_has_the_published_group_sizes(rho, sizes):
+    groups = BY_COUNT.of(exponential(500, rho, 100))
+    assert tuple(int((groups == g).sum()) for g in ("many", "medium", "few")) == sizes
+
+
+@pytest.mark.parametrize(("rho", "total", "sizes"), [(10, 39072, (139, 61, 0)), (100, 21549, (70, 70, 60))])
+def test_tiny_imagenet_lt_has_the_published_total_and_group_sizes(rho, total, sizes):
+    counts = exponential(500, rho, 200)
+    groups = BY_COUNT.of(counts)
+    assert counts.sum() == total
+    assert tuple(int((groups == g).sum()) for g in ("many", "medium", "few")) == sizes
+
+
+@given(st.integers(1, 10**4), st.floats(1, 1000), st.integers(2, 200))
+def test_a_long_tail_starts_at_the_largest_and_never_rises(largest, rho, classes):
+    counts = exponential(largest, rho, classes)
+    assert counts.dtype == np.int64
+    assert len(counts) == classes
+    assert counts[0] == largest
+    assert (np.diff(counts) <= 0).all()
+    assert largest / rho - 1 - 1e-6 <= counts[-1] <= largest / rho + 1e-6
+
+
+def test_a_single_class_keeps_all_images():
+    assert exponential(7, 100, 1).tolist() == [7]
+
+
+def test_rho_1_is_balanced():
+    assert exponential(40, 1, 10).tolist() == [40] * 10
+
+
+def test_subsets_of_a_larger_rho_are_never_larger():
+    assert (exponential(500, 200, 100) <= exponential(500, 100, 100)).all()
+
+
+@pytest.mark.parametrize(
+    ("total", "weights", "counts"),
+    [
+        (100, [70, 20, 10], [70, 20, 10]),
+        (10, [7, 2, 1], [7, 2, 1]),
+        (3, [70, 20, 10], [1, 1, 1]),
+        (4, [70, 20, 10], [2, 1, 1]),
+        (12, [70, 20, 10], [9, 2, 1]),  # 8.4, 2.4, 1.2: the tie of remainders goes to the first
+        (5, [1, 1], [3, 2]),
+        (8, [1, 1, 1], [3, 3, 2]),
+    ],
+)
+def test_shares_of_small_totals_are_as_worked_out_by_hand(total, weights, counts):
+    assert shares(total, weights).tolist() == counts
+
+
+@given(weights, st.integers(0, 500))
+def test_shares_add_up_and_none_is_empty(weights, extra):
+    counts = shares(len(weights) + extra, weights)
+    assert counts.dtype == np.int64
+    assert counts.sum() == len(weights) + extra
+    assert counts.min() >= 1
+
+
+@given(weights, st.integers(0, 500))
+def test_shares_are_within_one_of_exact_where_no_rank_would_be_empty(weights, extra):
+    total = len(weights) + extra
+    exact = total * np.array(weights) / sum(weights)
+    if exact.min() >= 1:
+        assert np.abs(shares(total, weights) - exact).max() < 1 + 1e-9
+
+
+@given(weights, st.integers(0, 500))
+@example([10.0, 10.0, 1.0, 1.0, 1.0], 1)
+def test_a_more_frequent_rank_never_gets_fewer(weights, extra):
+    assert (np.diff(shares(len(weights) + extra, weights)) <= 0).all()
+
+
+def test_shares_refuse_fewer_images_than_ranks():
+    with pytest.raises(ValueError, match="2 images cannot give each of 3 ranks one"):
+        shares(2, [70, 20, 10])

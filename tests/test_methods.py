@@ -1,0 +1,153 @@
+"""Every module of ltpipe.methods trains, moves what it should, repeats, resumes bit for bit and exports."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from ltpipe.export import Parity, compare, to_onnx
+from ltpipe.models.servable import Servable
+from ltpipe.models.spec import Model
+from ltpipe.runs import Run
+from ltpipe.specs import Refused, named, parse
+from ltpipe.training import checkpoint, loop
+from ltpipe.training.schedule import Schedule
+from ltpipe.training.train import train
+
+AROUND = {
+    "ifl_mixup": ("ifl", {"base": "mixup"}),
+    "ifl_ldam": ("ifl", {"base": {"method": "ldam", "options": {"drw": 1}}, "centre": "cosine"}),
+    "ifl_ride": ("ifl", {"base": "ride", "centre": "cosine", "streams": "triple"}),
+    "ifl_tade": ("ifl", {"base": "tade", "steps": "fair"}),
+    "ifl_tde": ("ifl", {"base": "tde", "streams": "single"}),
+    "ifl_logit_adjust": ("ifl", {"base": "logit_adjust", "scores": "epoch"}),
+    "ifl_post_hoc": ("ifl", {"base": {"method": "logit_adjust", "options": {"form": "post_hoc", "tau": "val"}}}),
+    "ifl_randaug_ride": ("ifl", {"base": {"method": "randaug", "options": {"base": "ride"}}, "centres": "normal"}),
+    "ifl_irm": ("ifl", {"penalty": "irm", "updates": "every", "scores": "epoch", "prior": "data"}),
+    "dro_lt_started": ("dro_lt", {"radius": "per_class", "augment": "reference"}),
+    "randaug_dro_lt": ("randaug", {"base": {"method": "dro_lt", "options": {"feature_epochs": 1}}}),
+    "crt_drift": ("crt", {"drift": True}),
+}
+CASES = {name: (name, {}) for name in tiny.NAMES} | AROUND
+
+
+@pytest.fixture
+def case(request, tmp_path):
+    method, options = CASES[request.param]
+    start = tiny.cross_entropy() if request.param.endswith("started") else None
+    return tiny.task(tmp_path, method, tiny.example(method) | options, start=start)
+
+
+every = pytest.mark.parametrize("case", CASES, indirect=True)
+each = pytest.mark.parametrize("name", tiny.NAMES)
+
+
+@every
+def test_trains_and_moves_what_it_should(case):
+    before = tiny.built(case)
+    weights, history, _ = loop.fit(case)
+    assert len(history) == before.method.clock.epochs
+    assert all(np.isfinite(value) for row in history for value in row.values())
+    trained = {part for phase in before.phases for part in phase.trainable}
+    kept = before.method.needs().keeps if case.start is not None else ()
+    for name, value in before.network.named_parameters():
+        part = name.split(".")[0]
+        began = case.start[name] if part in kept else value.detach()
+        moved = not torch.equal(weights[name], began)
+        assert moved or part not in trained, f"{name} does not move"
+        assert not moved or part in trained or not before.phases, f"{name} is frozen and moves"
+
+
+@every
+def test_resumes_bit_for_bit_from_every_step(case, monkeypatch):
+    """Killed after every single resume point of a run, and every other time also one step later."""
+    unsaved = tiny.SCHEDULE.model_copy(update={"save_every": 10**6})
+    weights, history, facts = loop.fit(replace(case, schedule=unsaved))
+    monkeypatch.setattr(checkpoint, "save_resume", counter := tiny.Killer())
+    loop.fit(case)
+    result, kills, saves = None, 0, counter.saves
+    while result is None:
+        killer = tiny.Killer(after=1) if kills % 2 else tiny.Killer(before=2)
+        monkeypatch.setattr(checkpoint, "save_resume", killer)
+        try:
+            result = loop.fit(case)
+        except tiny.Killed:
+            kills += 1
+    assert kills >= saves - 1
+    assert tiny.same(result[0], weights)
+    assert result[1:] == (history, facts)
+
+
+def exported(case):
+    """Parity report of the trained network on random images."""
+    weights, _, _ = loop.fit(case)
+    fresh = tiny.built(case)
+    fresh.network.load_state_dict(weights)
+    servable = Servable(fresh.network, fresh.method.predict, case.model).eval()
+    pixels = np.random.RandomState(1).randint(0, 256, (70, tiny.SIZE, tiny.SIZE, 3)).astype(np.uint8)
+    return compare(servable, to_onnx(servable, {"classes": list("abcd")}, tiny.SIZE), pixels, Parity())
+
+
+@each
+def test_exports(name, tmp_path):
+    report = exported(tiny.task(tmp_path, name, tiny.example(name)))
+    assert report["agrees"], report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", AROUND, indirect=True)
+def test_exports_around_a_base(case):
+    report = exported(case)
+    assert report["agrees"], report
+
+
+@each
+def test_docstring_begins_with_its_paper(name):
+    first = named("ltpipe.methods", name).__doc__.split("\n\n")[0]
+    assert re.search(r"\b(19|20)\d\d\b", first) or "Paper: none" in first, first
+
+
+@each
+def test_unknown_option_is_refused(name):
+    with pytest.raises(Refused, match="unknown key nonsense; valid keys"):
+        parse(Run, {"method": name, "split": "train", "options": {"nonsense": 1}}, "run")
+
+
+def test_no_method_module_imports_torch():
+    names = [f"ltpipe.methods.{name}" for name in [*tiny.NAMES, "base"]]
+    code = f"import sys, importlib; [importlib.import_module(n) for n in {names}]; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("base", ["bbn", "crt", "dro_lt"])
+def test_ifl_refuses_a_base_that_draws_its_images_itself(base, tmp_path):
+    with pytest.raises(Refused, match="its base must have no streams of its own"):
+        tiny.built(tiny.task(tmp_path, "ifl", {"base": base}))
+
+
+def test_a_method_is_a_file(tmp_path, monkeypatch, manifest, images, spec):
+    """Eight lines in a folder of the package are a method that trains."""
+    (tmp_path / "smooth.py").write_text('''"""Label smoothing (Szegedy et al., CVPR 2016)."""
+from ltpipe.methods import base
+class Config(base.Spec):
+    share: float = 0.1
+class Method(base.Method):
+    def loss(self, out, batch):
+        from torch.nn.functional import cross_entropy
+        return {"loss": cross_entropy(out.logits, batch.labels, label_smoothing=self.config.share)}
+''')
+    package = sys.modules["ltpipe.methods"]
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    run = Run(method="smooth", options={"share": 0.2}, split="train_glt")
+    schedule = Schedule(epochs=1, batch=64, lr=0.05, weight_decay=0.0)
+    model = Model(backbone="cnn", image=16, options={"width": 4})
+    try:
+        content, log = train(manifest, images, tmp_path, run, schedule, model, 0, cell="digits_glt.smooth.s0", device="cpu")
+    finally:
+        sys.modules.pop("ltpipe.methods.smooth", None)
+    assert content and np.isfinite(log["loss"]).all()

@@ -1,0 +1,172 @@
+"""The report: every number is in it, and the same numbers give the same bytes."""
+
+import json
+import re
+
+import pytest
+
+from ltpipe.evaluation.judge import Gate, Reported, judge, summarise
+from ltpipe.evaluation.plots import draw
+from ltpipe.evaluation.report import markdown, report
+
+RUNS = ("ce", "logit_adjust")
+SEEDS = (0, 1, 2)
+PAPER = Reported(value=91.25, metric="clt.accuracy.all", tolerance=4.0, source="table 2", why="other resolution")
+
+
+@pytest.fixture(scope="module")
+def cells(cell):
+    """Cells of two runs; the second is far worse than what was accepted of both."""
+    return {run: [cell(run, seed, wrong) for seed in SEEDS] for run, wrong in zip(RUNS, (0.1, 0.3), strict=True)}
+
+
+@pytest.fixture(scope="module")
+def verdict(cells, manifest, spec, accepted_file):
+    accepted = json.loads(accepted_file)
+    accepted["runs"]["logit_adjust"] = accepted["runs"]["ce"]
+    summaries = [
+        summarise(paper, *(c.metrics for c in cells[run]))
+        for run, paper in zip(RUNS, (PAPER, Reported(why="nobody reports it")), strict=True)
+    ]
+    return judge(manifest, accepted, spec.gate, spec.evaluate, *summaries)
+
+
+@pytest.fixture(scope="module")
+def shown(cells):
+    """Details and logs in the order in which the graph hands them over."""
+    every = [c for run in RUNS for c in cells[run]]
+    return [*(c.details for c in every), *(c.log for c in every)]
+
+
+@pytest.fixture(scope="module")
+def written(verdict, validation, shown):
+    """The report's files; drawn once, because figures take a second."""
+    return report(verdict, validation[0], *shown)
+
+
+@pytest.fixture
+def text(written):
+    return written["report.md"].decode()
+
+
+@pytest.fixture
+def text_of(validation):
+    """text_of(verdict): the text alone."""
+    return lambda verdict: markdown("digits_glt", verdict, validation[0], ["groups.png"])
+
+
+def rows(text, heading):
+    """Cells of the table under a heading, without its head."""
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return lines[2:]
+
+
+def test_the_title_says_whether_the_gate_fails(text):
+    assert text.startswith("# digits_glt: the gate FAILS\n")
+
+
+def test_the_title_says_where_the_gate_passes(verdict, text_of):
+    text = text_of(verdict | {"passes": True, "failed": []})
+    assert text.startswith("# digits_glt: the gate passes\n")
+
+
+def test_the_title_says_where_nothing_is_judged(manifest, spec, verdict, text_of):
+    nothing = Gate(metrics=spec.gate.metrics, against="nothing")
+    text = text_of(judge(manifest, None, nothing, spec.evaluate, *verdict["summaries"]))
+    assert text.startswith("# digits_glt: the gate judges nothing (gate.against: nothing)\n")
+    assert all(row[-1] == "not judged" for row in rows(text, "Gate"))
+
+
+def test_every_comparison_that_failed_is_a_line(verdict, text):
+    assert len(verdict["failed"]) == 3
+    for line in verdict["failed"]:
+        assert f"* {line}\n" in text
+
+
+def test_the_gate_table_has_every_number_of_every_comparison(verdict, text):
+    expected = [
+        [
+            row["run"],
+            row["metric"],
+            "91.25" if (row["run"], row["metric"]) == ("ce", "clt.accuracy.all") else "-",
+            f"{row['accepted']:.2f}",
+            f"{row['mean']:.2f}",
+            f"{row['std']:.2f}",
+            "3",
+            f"{row['delta']:+.2f}",
+            f"{row['margin']:.2f}",
+            row["verdict"],
+        ]
+        for row in verdict["rows"]
+    ]
+    assert rows(text, "Gate") == expected
+    assert {row[-1] for row in expected} == {"pass", "regressed"}
+
+
+def test_an_incomparable_row_shows_its_reason_and_no_number_that_is_not_there(manifest, spec, verdict, text_of):
+    text = text_of(judge(manifest, None, spec.gate, spec.evaluate, *verdict["summaries"]))
+    for row in rows(text, "Gate"):
+        assert row[-1].startswith("incomparable: no accepted baseline")
+        assert (row[3], row[7], row[8]) == ("-", "-", "-")
+
+
+def test_every_metric_of_every_run_is_shown_with_its_deviation(verdict, text):
+    table = {key: cells for key, *cells in rows(text, "Every metric")}
+    first, second = verdict["summaries"]
+    assert set(table) == {key for key in first["metrics"] if not key.endswith(".n")}
+    for key, cells in table.items():
+        for cell, summary in zip(cells, (first, second), strict=True):
+            found = summary["metrics"][key]
+            assert cell == f"{found['mean']:.2f} ± {found['std']:.2f}"
+
+
+def test_every_run_is_shown_with_seeds_code_and_the_verdict_on_its_paper(text):
+    assert rows(text, "Runs") == [
+        ["ce", "0 1 2", "code-of-ce", "91.25 (clt.accuracy.all, table 2)", "pass", "other resolution"],
+        ["logit_adjust", "0 1 2", "code-of-logit_adjust", "-", "unreported", "nobody reports it"],
+    ]
+
+
+def test_a_single_seed_has_no_deviation_to_show(cell, manifest, spec, accepted, text_of):
+    text = text_of(judge(manifest, accepted, spec.gate, spec.evaluate, summarise(PAPER, cell("ce", 0).metrics)))
+    assert all(row[5] == "-" for row in rows(text, "Gate"))
+    assert all(row[1].endswith(" ± -") for row in rows(text, "Every metric"))
+
+
+def test_the_data_their_size_and_their_validation_are_named(text, manifest, verdict, validation):
+    checks = len(validation[0]["expectations"])
+    data = verdict["summaries"][0]["data"][0]
+    assert f"Data `{data}`: {len(manifest)} manifest rows, {checks} of {checks} expectations hold." in text
+
+
+def test_each_figure_is_a_png_and_is_shown(written, text):
+    figures = set(written) - {"report.md"}
+    assert figures == {"groups.png", "classes.png", "confusion.png", "reliability.png", "training.png"}
+    assert set(re.findall(r"!\[.*?\]\((.*?)\)", text)) == figures
+    for figure in figures:
+        assert written[figure].startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(written[figure]) > 5000
+
+
+def test_the_same_numbers_give_the_same_bytes(written, verdict, validation, shown):
+    assert report(verdict, validation[0], *shown) == written
+
+
+def test_other_numbers_give_another_figure(written, verdict, shown, cell):
+    changed = draw(verdict["summaries"], [cell("ce", 0, 0.6).details, *shown[1:6]], {})
+    assert all(changed[name] != written[name] for name in ("classes.png", "confusion.png", "reliability.png"))
+    assert changed["groups.png"] == written["groups.png"]
+
+
+def test_runs_of_different_protocols_and_a_run_that_trains_nothing_share_one_report(cell, manifest, spec, validation):
+    glt, alt = cell("ce", 0), cell("ce_balanced", 0, split="train_cbl")
+    summaries = [summarise(PAPER, glt.metrics), summarise(Reported(why="nobody reports it"), alt.metrics)]
+    nothing = Gate(metrics=["glt.accuracy.all"], against="nothing")
+    verdict = judge(manifest, None, nothing, spec.evaluate, *summaries)
+    empty = alt.log.iloc[:0][["epoch"]]
+    files = report(verdict, validation[0], glt.details, alt.details, glt.log, empty)
+    table = {key: cells for key, *cells in rows(files["report.md"].decode(), "Every metric")}
+    assert table["alt.accuracy.all"][0] == "-"
+    assert table["glt.accuracy.all"][1] == "-"
+    assert len(files) == 6

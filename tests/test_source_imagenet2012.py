@@ -1,0 +1,190 @@
+"""ILSVRC 2012 and ImageNet-LT from miniature folders in the official layouts."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_lists import put
+
+from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
+from ltpipe.data.rules import files_exist
+from ltpipe.data.sources import imagenet2012
+from ltpipe.specs import Refused
+
+WNIDS = ["n01440764", "n01443537", "n02124075"]
+VAL = ["n02124075", "n01440764", "n01443537", "n01440764"]  # of val images 1, 2, 3, 4
+NAMES = [f"ILSVRC2012_val_{i:08d}" for i in (1, 2, 3, 4)]
+
+
+@pytest.fixture(autouse=True)
+def three_classes(monkeypatch):
+    monkeypatch.setattr(imagenet2012, "CLASSES", 3)
+    monkeypatch.delenv("LTPIPE_IMAGENET2012", raising=False)
+
+
+def jpeg(path, level=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (90, 60), (level,) * 3).save(path, "JPEG")
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "imagenet"
+    for i, wnid in enumerate(WNIDS):
+        for k in (12, 3):
+            jpeg(folder / f"train/{wnid}/{wnid}_{k}.JPEG", 40 * i + k)
+    return folder
+
+
+def nested(root):
+    for name, wnid in zip(NAMES, VAL, strict=True):
+        jpeg(root / f"val/{wnid}/{name}.JPEG")
+
+
+def flat(root):
+    for name in NAMES:
+        jpeg(root / f"val/{name}.JPEG")
+
+
+def solution(root):
+    flat(root)
+    with (root / "LOC_val_solution.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["ImageId", "PredictionString"])
+        rows.writerows([name, f"{wnid} 1 2 3 4 {wnid} 5 6 7 8 "] for name, wnid in zip(NAMES, VAL, strict=True))
+
+
+def devkit(root):
+    """The kit numbers classes in an order of its own."""
+    from scipy.io import savemat
+
+    flat(root)
+    folder = root / "ILSVRC2012_devkit_t12/data"
+    folder.mkdir(parents=True)
+    order = ["n02124075", "n01440764", "n01443537"]
+    kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")]
+    synsets = np.array([[(i, wnid, "a name")] for i, wnid in enumerate(order, start=1)], dtype=kind)
+    savemat(folder / "meta.mat", {"synsets": synsets})
+    numbers = [order.index(wnid) + 1 for wnid in VAL]
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{n}\n" for n in numbers))
+
+
+def source(**options):
+    return Source(name="imagenet2012", size=32, options=options)
+
+
+@pytest.mark.parametrize("layout", [nested, solution, devkit])
+def test_val_has_its_labels_in_every_layout(layout, root, tmp_path):
+    layout(root)
+    index = fetch(source(root=str(root)), tmp_path / "raw")[0]
+    assert tuple(index.columns) == COLUMNS
+    train, val = index[index["official"] == "train"], index[index["official"] == "val"]
+    assert train["label"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert val["image"].tolist() == NAMES
+    assert val["label"].tolist() == [WNIDS.index(wnid) for wnid in VAL]
+    assert index["class_name"].tolist() == [WNIDS[label] for label in index["label"]]
+    assert files_exist(index, str(tmp_path / "raw")) == []
+    images = pack(index.assign(row=range(len(index))), source(), tmp_path / "raw")
+    assert images.shape == (10, 32, 32, 3)
+    assert np.abs(images[:2, 0, 0, 0].astype(int) - [12, 3]).max() <= 1
+
+
+def test_classes_are_named_where_the_names_are_there(root, tmp_path):
+    nested(root)
+    (root / "LOC_synset_mapping.txt").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n")
+    index = fetch(source(root=str(root)), tmp_path / "raw")[0]
+    assert index["class_name"].iloc[[0, 2, 4]].tolist() == ["tench, Tinca tinca", "goldfish", "n02124075"]
+
+
+def lists_of():
+    """Two train images and one val image a class from ILSVRC train; test is ILSVRC val."""
+    train = "".join(f"train/{w}/{w}_12.JPEG {i}\n" for i, w in enumerate(WNIDS))
+    val = "".join(f"train/{w}/{w}_3.JPEG {i}\n" for i, w in enumerate(WNIDS))
+    test = "".join(f"val/{w}/{n}.JPEG {WNIDS.index(w)}\n" for n, w in zip(NAMES, VAL, strict=True))
+    return {"train": train, "val": val, "test": test}
+
+
+@pytest.mark.parametrize("layout", [nested, flat])
+def test_imagenet_lt_is_what_its_lists_say(layout, root, tmp_path, monkeypatch):
+    layout(root)
+    monkeypatch.setattr(imagenet2012, "LISTS", put(tmp_path / "raw", lists_of()))
+    index = fetch(source(root=str(root), lists="imagenet_lt"), tmp_path / "raw")[0]
+    assert index["official"].tolist() == ["train"] * 3 + ["val"] * 3 + ["test"] * 4
+    assert index["label"].tolist() == [0, 1, 2, 0, 1, 2, 2, 0, 1, 0]
+    assert index["image"].tolist()[-4:] == NAMES
+    assert index["image"].is_unique
+    assert files_exist(index, str(tmp_path / "raw")) == []
+
+
+def test_a_listed_image_that_is_missing_is_named(root, tmp_path, monkeypatch):
+    nested(root)
+    (root / "train/n01443537/n01443537_3.JPEG").unlink()
+    monkeypatch.setattr(imagenet2012, "LISTS", put(tmp_path / "raw", lists_of()))
+    with pytest.raises(
+        Refused, match=r"val\.txt: 1 of 3 listed files are not in .*: train/n01443537/n01443537_3\.JPEG"
+    ):
+        fetch(source(root=str(root), lists="imagenet_lt"), tmp_path / "raw")
+
+
+def told(message):
+    """The whole of what a user must know."""
+    for part in (
+        "138 GB",
+        "6.3 GB",
+        "https://image-net.org/download",
+        "registration",
+        "non-commercial research",
+        "conf/local",
+        "LTPIPE_IMAGENET2012=/path",
+        "-v /path:/app/data/01_raw/imagenet2012",
+        "val/<wnid>/*.JPEG",
+    ):
+        assert part in message, part
+
+
+def test_without_a_folder_one_message_says_what_to_get_and_where_to_put_it(tmp_path):
+    with pytest.raises(Refused, match="source imagenet2012: no train and no val in") as caught:
+        fetch(source(), tmp_path / "raw")
+    assert caught.value.exit_code == 2
+    told(caught.value.message)
+
+
+@pytest.mark.parametrize("spoil", ["no val", "a class less", "no labels", "a label less", "a stranger"])
+def test_a_folder_that_is_not_whole_is_refused(spoil, root, tmp_path):
+    expected = {
+        "no val": "no val in",
+        "a class less": "2 class folders in .*, not 3",
+        "no labels": "val is flat, and neither",
+        "a label less": "no label of 1 images in .*ILSVRC2012_val_00000004",
+        "a stranger": "is of class n09999999, which train has not",
+    }[spoil]
+    if spoil == "a class less":
+        (root / "train/n01443537").rename(root / "moved")
+        nested(root)
+    elif spoil == "no labels":
+        flat(root)
+    elif spoil == "a label less":
+        solution(root)
+        table = root / "LOC_val_solution.csv"
+        table.write_text("\n".join(table.read_text().splitlines()[:-1]))
+    elif spoil == "a stranger":
+        nested(root)
+        jpeg(root / "val/n09999999/ILSVRC2012_val_00000005.JPEG")
+    with pytest.raises(Refused, match=expected):
+        fetch(source(root=str(root)), tmp_path / "raw")
+
+
+def test_a_folder_mounted_at_the_raw_folder_needs_no_option(root):
+    nested(root)
+    index = fetch(source(), root)[0]
+    assert len(index) == 10
+    assert not any(path.is_symlink() for path in root.rglob("*"))
+
+
+def test_mounted_and_linked_folders_give_the_same_index(root, tmp_path, monkeypatch):
+    nested(root)
+    monkeypatch.setenv("LTPIPE_IMAGENET2012", str(root))
+    linked = fetch(source(), tmp_path / "raw")[0]
+    monkeypatch.delenv("LTPIPE_IMAGENET2012")
+    assert linked.equals(fetch(source(), root)[0])

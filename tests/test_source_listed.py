@@ -1,0 +1,76 @@
+"""iNaturalist 2018 and Places-LT: official lists over a local folder."""
+
+import pytest
+from PIL import Image
+from test_lists import put
+
+from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
+from ltpipe.data.rules import files_exist
+from ltpipe.data.sources import inaturalist2018, places365
+from ltpipe.specs import Refused
+
+TEXTS = {
+    "inaturalist2018": {
+        "train": "train_val2018/Aves/1/b.jpg 1\ntrain_val2018/Plantae/0/a.jpg 0\n",
+        "val": "train_val2018/Plantae/0/c.jpg 0\ntrain_val2018/Aves/1/d.jpg 1\n",
+    },
+    "places365": {
+        "train": "train/airfield/00000001.jpg 0\ntrain/alley-outdoor/00000001.jpg 1\n",
+        "val": "train/airfield/00000002.jpg 0\ntrain/alley-outdoor/00000002.jpg 1\n",
+        "test": "val/airfield/Places365_val_00000001.jpg 0\nval/alley-outdoor/Places365_val_00000002.jpg 1\n",
+    },
+}
+MODULES = {"inaturalist2018": inaturalist2018, "places365": places365}
+
+
+@pytest.fixture(params=sorted(TEXTS))
+def name(request, monkeypatch, tmp_path):
+    module = MODULES[request.param]
+    monkeypatch.delenv(module.DATASET.variable, raising=False)
+    monkeypatch.setattr(module, "CLASSES", 2)
+    monkeypatch.setattr(module, "LISTS", put(tmp_path / "raw", TEXTS[request.param]))
+    return request.param
+
+
+@pytest.fixture
+def root(name, tmp_path):
+    for text in TEXTS[name].values():
+        for line in text.splitlines():
+            path = tmp_path / "data" / line.split()[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 30), (5, 6, 7)).save(path)
+    return tmp_path / "data"
+
+
+def test_the_index_is_what_the_lists_say(name, root, tmp_path):
+    source = Source(name=name, size=16, options={"root": str(root)})
+    index = fetch(source, tmp_path / "raw")[0]
+    texts = TEXTS[name]
+    assert tuple(index.columns) == COLUMNS
+    assert index["official"].tolist() == [split for split in texts for _ in range(2)]
+    lines = [line.split() for text in texts.values() for line in text.splitlines()]
+    assert index["file"].tolist() == [file for file, _ in lines]
+    assert index["label"].tolist() == [int(label) for _, label in lines]
+    assert index["image"].is_unique
+    names = index.groupby("label")["class_name"].unique().map(list).tolist()
+    assert (
+        names == {"inaturalist2018": [["Plantae 0"], ["Aves 1"]], "places365": [["airfield"], ["alley-outdoor"]]}[name]
+    )
+    assert files_exist(index, str(tmp_path / "raw")) == []
+    assert pack(index.assign(row=range(len(index))), source, tmp_path / "raw").shape == (len(index), 16, 16, 3)
+
+
+def test_without_a_folder_the_message_says_what_to_get(name, tmp_path):
+    with pytest.raises(Refused) as caught:
+        fetch(Source(name=name, size=16), tmp_path / "raw")
+    dataset = MODULES[name].DATASET
+    for part in ("GB", "https://" if name == "inaturalist2018" else "http://", "terms: ", "layout: ", dataset.variable):
+        assert part in caught.value.message
+    assert f"-v /path:/app/data/01_raw/{name}" in caught.value.message
+
+
+def test_a_missing_image_is_named(name, root, tmp_path):
+    file = TEXTS[name]["val"].split()[0]
+    (root / file).unlink()
+    with pytest.raises(Refused, match=f"source {name}: 1 of .* listed files are not in .*: {file}"):
+        fetch(Source(name=name, size=16, options={"root": str(root)}), tmp_path / "raw")

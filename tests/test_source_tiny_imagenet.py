@@ -1,0 +1,158 @@
+"""Tiny ImageNet: a miniature in the official layout, and the real one where LTPIPE_TINY_IMAGENET names its folder."""
+
+import hashlib
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
+from ltpipe.data.rules import files_exist
+from ltpipe.data.sources import tiny_imagenet
+from ltpipe.specs import Refused
+
+# as official: wnids.txt is in another order than the sorted one
+WNIDS = ["n02124075", "n01443537", "n04067472"]
+VAL = {"val_0.JPEG": "n04067472", "val_1.JPEG": "n01443537", "val_2.JPEG": "n02124075", "val_10.JPEG": "n01443537"}
+REAL = os.environ.get("LTPIPE_TINY_IMAGENET", "")
+
+
+@pytest.fixture(autouse=True)
+def no_folder_from_outside(monkeypatch):
+    monkeypatch.delenv("LTPIPE_TINY_IMAGENET", raising=False)
+
+
+def jpeg(path, level):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB" if level % 2 else "L", (64, 64), (level,) * 3 if level % 2 else level).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """The unpacked folder: train image k of class i is of level 40 i + k, val image k of level 200 + k."""
+    folder = tmp_path / "user" / "tiny-imagenet-200"
+    for i, wnid in enumerate(sorted(WNIDS)):
+        for k in range(11):
+            jpeg(folder / f"train/{wnid}/images/{wnid}_{k}.JPEG", 40 * i + k)
+        (folder / f"train/{wnid}/{wnid}_boxes.txt").write_text("a box\n")
+    for file in VAL:
+        jpeg(folder / "val/images" / file, 200 + int(file[4:-5]))
+    lines = [f"{file}\t{wnid}\t0\t32\t44\t62\n" for file, wnid in VAL.items()]
+    (folder / "val/val_annotations.txt").write_text("".join(lines))
+    (folder / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in WNIDS))
+    (folder / "words.txt").write_text("n00001740\tentity\nn01443537\tgoldfish, Carassius\nn02124075\tcat\n")
+    (folder / "test/images").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return tmp_path / "raw"
+
+
+def source(**options):
+    return Source(name="tiny_imagenet", size=32, options=options)
+
+
+def test_classes_are_numbered_by_sorted_wnid_and_val_by_its_annotations(root, raw):
+    index = fetch(source(root=str(root)), raw)[0]
+    assert tuple(index.columns) == COLUMNS
+    train, val = index[index["official"] == "train"], index[index["official"] == "val"]
+    assert train["label"].tolist() == [0] * 11 + [1] * 11 + [2] * 11
+    assert train["image"].tolist()[8:12] == ["n01443537_8", "n01443537_9", "n01443537_10", "n02124075_0"]
+    assert dict(zip(val["image"], val["label"], strict=True)) == {"val_0": 2, "val_1": 0, "val_2": 1, "val_10": 0}
+    assert train["class_name"].iloc[[0, 11, 22]].tolist() == ["goldfish, Carassius", "cat", "n04067472"]
+    assert index["image"].is_unique
+
+
+def test_images_are_found_below_the_raw_folder_which_holds_a_link_only(root, raw):
+    index = fetch(source(root=str(root)), raw)[0]
+    assert [path.name for path in raw.iterdir()] == ["tiny-imagenet-200"]
+    assert (raw / "tiny-imagenet-200").is_symlink()
+    assert files_exist(index, str(raw)) == []
+    assert not index["file"].str.contains(str(root)).any()
+
+
+def test_pixels_are_those_of_the_file_at_the_size_asked_for(root, raw):
+    index = fetch(source(root=str(root)), raw)[0]
+    images = pack(index.assign(row=range(len(index))), source(), raw)
+    assert images.shape == (37, 32, 32, 3)
+    levels = [40 * i + k for i in range(3) for k in range(11)] + [200, 201, 202, 210]
+    assert np.abs(images.astype(int) - np.array(levels)[:, None, None, None]).max() <= 1
+
+
+def test_the_environment_may_name_the_folder(root, raw, monkeypatch):
+    monkeypatch.setenv("LTPIPE_TINY_IMAGENET", str(root))
+    assert len(fetch(source(), raw)[0]) == 37
+
+
+def test_the_official_archive_is_unpacked_beside_itself(root, raw, monkeypatch):
+    raw.mkdir()
+    path = raw / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(root.rglob("*")):
+            archive.write(file, file.relative_to(root.parent))
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(tiny_imagenet, "REMOTE", tiny_imagenet.REMOTE._replace(checksum=f"md5:{md5}", size=None))
+    shutil.rmtree(root)
+    index = fetch(source(), raw)[0]
+    assert len(index) == 37
+    assert files_exist(index, str(raw)) == []
+    path.unlink()
+    assert fetch(source(), raw)[0].equals(index)
+
+
+def test_another_folder_takes_the_place_of_the_first(root, raw, tmp_path):
+    fetch(source(root=str(root)), raw)
+    other = shutil.copytree(root, tmp_path / "other")
+    fetch(source(root=str(other)), raw)
+    assert (raw / "tiny-imagenet-200").resolve() == other
+
+
+def test_a_folder_in_the_place_of_the_link_is_not_touched(root, raw):
+    (raw / "tiny-imagenet-200").mkdir(parents=True)
+    (raw / "tiny-imagenet-200/mine").write_text("mine")
+    with pytest.raises(Refused, match="is there already, and .* is wanted in its place"):
+        fetch(source(root=str(root)), raw)
+    assert (raw / "tiny-imagenet-200/mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["wnids.txt", "words.txt", "val/val_annotations.txt"])
+def test_a_folder_that_lacks_something_says_what(name, root, raw):
+    (root / name).unlink()
+    with pytest.raises(Refused, match=f"no {name} in {root}"):
+        fetch(source(root=str(root)), raw)
+
+
+def test_a_class_without_images_is_refused(root, raw):
+    shutil.rmtree(root / "train/n02124075")
+    with pytest.raises(Refused, match="class n02124075 has no image"):
+        fetch(source(root=str(root)), raw)
+
+
+def test_a_val_label_that_is_no_class_is_refused(root, raw):
+    (root / "val/val_annotations.txt").write_text("val_0.JPEG\tn99999999\t0\t0\t1\t1\n")
+    with pytest.raises(Refused, match="classes that wnids.txt does not list: n99999999"):
+        fetch(source(root=str(root)), raw)
+
+
+@pytest.mark.skipif(not REAL, reason="LTPIPE_TINY_IMAGENET does not name the unpacked tiny-imagenet-200")
+def test_the_real_one(tmp_path):
+    index = fetch(source(root=REAL), tmp_path / "raw")[0]
+    sizes = index.groupby(["official", "label"]).size()
+    assert len(index) == 110_000
+    assert sizes["train"].tolist() == [500] * 200
+    assert sizes["val"].tolist() == [50] * 200
+    assert index["class_name"].nunique() == 200
+    assert index.loc[index["label"] == 0, "class_name"].iloc[0] == "goldfish, Carassius auratus"
+    first = (Path(REAL) / "val/val_annotations.txt").read_text().split("\t")
+    assert first[:2] == ["val_0.JPEG", "n03444034"]
+    wnids = sorted((Path(REAL) / "wnids.txt").read_text().split())
+    assert index.loc[index["image"] == "val_0", "label"].item() == wnids.index("n03444034")
+    images = pack(index.iloc[::50].assign(row=range(2200)), source(), tmp_path / "raw")
+    assert images.shape == (2200, 32, 32, 3)
+    assert 100 < images.mean() < 125

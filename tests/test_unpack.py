@@ -1,0 +1,188 @@
+"""Archives: the good ones come out whole, the others leave nothing."""
+
+import io
+import os
+import stat
+import tarfile
+import threading
+import zipfile
+
+import pytest
+
+from ltpipe.data.unpack import unpack
+from ltpipe.specs import Refused
+
+FILES = {"top/a.txt": b"a" * 1000, "top/deep/er/b.txt": b"b", "top/empty": b""}
+
+
+def tar(path, files, mode="w:gz", prefix=""):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(prefix + name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def pack_zip(path, files, mode=0):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = mode << 16
+            archive.writestr(info, content)
+    return path
+
+
+def content(folder):
+    return {p.relative_to(folder.parent).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def left(folder, archive):
+    return sorted(p.name for p in folder.iterdir() if p != archive)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_a_tar_comes_out_whole(mode, prefix, tmp_path):
+    archive = tar(tmp_path / "x.tar", FILES, mode, prefix)
+    assert unpack(archive, "top") == tmp_path / "top"
+    assert content(tmp_path / "top") == FILES
+    assert left(tmp_path, archive) == ["top"]
+
+
+def test_a_zip_comes_out_whole(tmp_path):
+    archive = pack_zip(tmp_path / "x.zip", FILES)
+    unpack(archive, "top")
+    assert content(tmp_path / "top") == FILES
+    assert left(tmp_path, archive) == ["top"]
+
+
+def test_a_folder_that_is_there_is_used_as_it_is(tmp_path):
+    (tmp_path / "top").mkdir()
+    assert unpack(tmp_path / "no archive", "top") == tmp_path / "top"
+
+
+def link(name, target, kind):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def device(name):
+    info = tarfile.TarInfo(name)
+    info.type, info.devmajor, info.devminor = tarfile.CHRTYPE, 1, 3
+    return info
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (tarfile.TarInfo("../escaped"), "would leave its folder"),
+        (tarfile.TarInfo("top/../../escaped"), "would leave its folder"),
+        (tarfile.TarInfo("/tmp/escaped-ltpipe"), "would leave its folder"),
+        (tarfile.TarInfo("top\\..\\..\\escaped"), "would leave its folder"),
+        (link("top/out", "/etc", tarfile.SYMTYPE), "a link or a device"),
+        (link("top/out", "a.txt", tarfile.SYMTYPE), "a link or a device"),
+        (link("top/hard", "top/a.txt", tarfile.LNKTYPE), "a link or a device"),
+        (device("top/null"), "a link or a device"),
+        (link("top/fifo", "", tarfile.FIFOTYPE), "a link or a device"),
+        (tarfile.TarInfo("top/a.txt"), "there twice"),
+        (tarfile.TarInfo("top/a.txt/inside"), "there twice"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_tar_that_would_do_harm_leaves_nothing(entry, message, tmp_path):
+    archive = tmp_path / "inner" / "x.tar"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w") as opened:
+        info = tarfile.TarInfo("top/a.txt")
+        opened.addfile(info)
+        opened.addfile(entry)
+    with pytest.raises(Refused, match=message) as caught:
+        unpack(archive, "top")
+    assert str(archive) in caught.value.message
+    assert left(archive.parent, archive) == []
+    assert sorted(os.listdir(tmp_path)) == ["inner"]
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped-ltpipe", "top/../../escaped"])
+def test_a_zip_that_would_leave_its_folder_leaves_nothing(name, tmp_path):
+    archive = pack_zip(tmp_path / "x.zip", FILES | {name: b"x"})
+    with pytest.raises(Refused, match="would leave its folder"):
+        unpack(archive, "top")
+    assert left(tmp_path, archive) == []
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path):
+    archive = pack_zip(tmp_path / "x.zip", {"top/out": b"/etc"}, stat.S_IFLNK | 0o777)
+    with pytest.raises(Refused, match="a link or a device"):
+        unpack(archive, "top")
+
+
+@pytest.mark.parametrize("limit", [{"size": 1000}, {"count": 2}])
+@pytest.mark.parametrize("make", [tar, pack_zip])
+def test_more_than_the_limit_is_refused(make, limit, tmp_path):
+    archive = make(tmp_path / "archive", FILES)
+    with pytest.raises(Refused, match="exceeds what is unpacked"):
+        unpack(archive, "top", **limit)
+    assert left(tmp_path, archive) == []
+
+
+def test_a_bomb_is_refused_by_what_it_would_become(tmp_path):
+    archive = pack_zip(tmp_path / "x.zip", {"top/zeros": bytes(20_000_000)})
+    assert archive.stat().st_size < 100_000
+    with pytest.raises(Refused, match="exceeds"):
+        unpack(archive, "top", size=10_000_000)
+
+
+@pytest.mark.parametrize("make", [tar, pack_zip])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_an_archive_that_is_cut_short_leaves_nothing(make, share, tmp_path):
+    archive = make(tmp_path / "archive", {f"top/{i}": os.urandom(3000) for i in range(20)})
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(Refused, match=r"broken|neither a tar nor a zip"):
+        unpack(archive, "top")
+    assert left(tmp_path, archive) == []
+
+
+def test_a_damaged_zip_member_is_refused(tmp_path):
+    archive = pack_zip(tmp_path / "x.zip", {"top/a": os.urandom(5000)})
+    damaged = bytearray(archive.read_bytes())
+    damaged[2000] ^= 255
+    archive.write_bytes(damaged)
+    with pytest.raises(Refused, match="broken"):
+        unpack(archive, "top")
+    assert left(tmp_path, archive) == []
+
+
+def test_something_else_is_refused(tmp_path):
+    (tmp_path / "page").write_text("<html>not found</html>")
+    with pytest.raises(Refused, match="neither a tar nor a zip archive"):
+        unpack(tmp_path / "page", "top")
+
+
+def test_an_archive_of_another_folder_says_what_it_holds(tmp_path):
+    archive = tar(tmp_path / "x.tar", {"other/a": b"a"})
+    with pytest.raises(Refused, match="holds no folder top, but other"):
+        unpack(archive, "top")
+    assert left(tmp_path, archive) == []
+
+
+def test_two_at_once_leave_one_whole_folder(tmp_path):
+    archive = tar(tmp_path / "x.tar", {f"top/{i}": b"x" * 100 for i in range(300)})
+    failed = []
+
+    def run():
+        try:
+            unpack(archive, "top")
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert failed == []
+    assert len(content(tmp_path / "top")) == 300
+    assert left(tmp_path, archive) == ["top"]

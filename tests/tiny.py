@@ -1,0 +1,112 @@
+"""A long-tailed problem of 25 training images that every method trains on in a fraction of a second."""
+
+import functools
+from pathlib import Path
+from pkgutil import iter_modules
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from ltpipe import methods
+from ltpipe.methods.base import Problem
+from ltpipe.models.spec import Model
+from ltpipe.runs import Run, build
+from ltpipe.specs import named
+from ltpipe.training import checkpoint, determinism, loop
+from ltpipe.training.images import Images
+from ltpipe.training.schedule import Schedule
+
+COUNTS = (12, 7, 4, 2)
+SIZE = 8
+CPU = torch.device("cpu")
+torch.set_num_threads(1)  # for tensors of this size a second thread only waits
+MODEL = Model(backbone="cnn", image=SIZE, options={"width": 4})
+SCHEDULE = Schedule(epochs=2, batch=8, lr=0.05, weight_decay=0.0, augment={"crop": 1, "flip": True}, save_every=1)
+# each method once, and ifl around the bases that change something which it changes too
+NAMES = sorted(m.name for m in iter_modules(methods.__path__) if m.name != "base")
+
+
+def example(name):
+    """Options under which a method shows everything in two epochs."""
+    return dict(getattr(named("ltpipe.methods", name), "EXAMPLE", {}))
+
+
+def images(counts):
+    """One class after another, each of its own colour under noise."""
+    random = np.random.RandomState(0)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    colours = random.randint(30, 225, (len(counts), 3))
+    pixels = colours[labels][:, None, None] + random.randint(-30, 31, (len(labels), SIZE, SIZE, 3))
+    return Images.of(pixels.astype(np.uint8), labels, np.minimum(labels, 2), CPU)
+
+
+TRAIN, VAL = images(COUNTS), images((5, 3, 2, 1))
+PROBLEM = Problem(TRAIN.labels.numpy(), len(COUNTS))
+
+
+def task(folder, method, options=None, *, schedule=SCHEDULE, seed=0, start=None):
+    """A run of `method`; one that needs a start gets a finished run of cross-entropy."""
+    run = Run(method=method, options=options or {}, split="train")
+    if start is None and run.build(PROBLEM, True).needs().start_from:
+        start = cross_entropy()
+    if start is not None:
+        run = Run(method=method, options=options or {}, split="train", start_from="ce")
+    return loop.Task(
+        name=f"tiny.{method}",
+        run=run,
+        schedule=schedule,
+        model=MODEL,
+        seed=seed,
+        classes=len(COUNTS),
+        train=TRAIN,
+        val=VAL,
+        fingerprint="tiny",
+        resume=Path(folder) / "resume.pt",
+        start=start,
+    )
+
+
+@functools.cache
+def cross_entropy():
+    """Weights of a finished run of cross-entropy."""
+    unsaved = SCHEDULE.model_copy(update={"save_every": 10**6})
+    return loop.fit(task("no folder: nothing is saved", "ce", schedule=unsaved))[0]
+
+
+def built(of):
+    """Network and method before training, with the clock as the loop sets it."""
+    determinism.fix(of.seed)
+    network, method = build(of.run, of.model, PROBLEM)
+    phases = method.phases(of.schedule.phase())
+    method.clock.epochs = sum(phase.epochs for phase in phases)
+    return SimpleNamespace(network=network, method=method, phases=phases)
+
+
+SAVE = checkpoint.save_resume
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+class Killer:
+    """In place of checkpoint.save_resume: counts saves, and ends the process before or after one of them."""
+
+    def __init__(self, before=0, after=0):
+        self.before, self.after, self.saves = before, after, 0
+
+    def __call__(self, path, state):
+        self.saves += 1
+        if self.saves == self.before:
+            raise Killed
+        SAVE(path, state)
+        if self.saves == self.after:
+            raise Killed
+
+
+def same(first, second):
+    """Equal names and equal bits, NaN for NaN."""
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name].nan_to_num(-7.0), second[name].nan_to_num(-7.0)) for name in first
+    )
