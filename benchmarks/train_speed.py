@@ -23,14 +23,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ltpipe.methods.base import Problem, Stream
+from ltpipe.methods.base import Augment, Problem, Stream
 from ltpipe.models.spec import Model
 from ltpipe.runs import Run, build
 from ltpipe.training.determinism import generator
 from ltpipe.training.images import augmented, normalise
 from ltpipe.training.loop import forward
 from ltpipe.training.samplers import batches, order
-from ltpipe.training.schedule import Augment
 
 BATCH, SIZE, CLASSES = 128, 32, 100
 MODEL = Model(backbone="resnet32", image=SIZE)
@@ -73,7 +72,9 @@ def ours(pixels: torch.Tensor, labels: torch.Tensor, repeat: int) -> Iterator[tu
         yield normalise(drawn, MODEL), labels[chosen]
 
 
-def epoch(stream: Iterator[tuple[torch.Tensor, torch.Tensor]], device: torch.device, precision: str, fast: bool) -> float:
+def epoch(
+    stream: Iterator[tuple[torch.Tensor, torch.Tensor]], device: torch.device, precision: str, fast: bool
+) -> float:
     """Images/s of one epoch of SGD on a fresh network, data loading included."""
     torch.manual_seed(0)
     network, _ = build(Run(method="ce", split="train"), MODEL, Problem(np.arange(CLASSES), CLASSES))
@@ -96,7 +97,9 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--images", type=int, default=0, help="images an epoch; default 51,200 on CUDA, 2,560 elsewhere")
+    parser.add_argument(
+        "--images", type=int, default=0, help="images an epoch; default 51,200 on CUDA, 2,560 elsewhere"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
     asked = parser.parse_args()

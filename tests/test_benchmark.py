@@ -147,7 +147,6 @@ def test_a_reported_metric_of_no_protocol_is_refused(refusal):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("runs.ce.train.split", "train_gtl"),
         ("evaluate.protocols.clt", {"train": "train_glt", "test": "train_gtl"}),
         ("evaluate.protocols.clt", {"train": "train_gtl", "test": "test_cbl"}),
     ],
@@ -156,8 +155,49 @@ def test_a_split_without_stated_counts_is_refused(refusal, path, value):
     assert "splits that expect.class_counts does not state: ['train_gtl']" in refusal(path, value)
 
 
-def test_a_run_that_no_protocol_judges_is_refused_before_it_is_trained(refusal):
-    assert "val" in refusal("runs.ce.train.split", "val")
+@pytest.mark.parametrize("split", ["val", "test_gbl", "train_gtl"])
+def test_a_run_that_no_protocol_judges_is_refused_before_it_is_trained(refusal, split):
+    assert f"runs.ce.train.split: no protocol trains on '{split}'; " in refusal("runs.ce.train.split", split)
+
+
+def test_a_seed_of_a_run_that_is_not_there_is_refused_with_the_seeds(refusal):
+    assert "runs.ce.seeds: no ['s7']; seeds: s0, s1, s2" in refusal("runs.ce.seeds", ["s0", "s7"])
+
+
+def test_starting_from_a_seed_that_was_not_trained_is_refused(refusal):
+    found = refusal("runs.ce.seeds", ["s0", "s1"])
+    assert "runs.logit_adjust_post_hoc.seeds: ce, from which it starts, has no ['s2']" in found
+
+
+def test_a_single_seed_that_gates_is_refused_and_one_that_does_not_loads(refusal, tmp_path, content):
+    assert "runs.logit_adjust has one seed, whose noise is unknown" in refusal("runs.logit_adjust.seeds", ["s0"])
+    content["digits_glt"]["runs"]["logit_adjust"]["seeds"] = ["s0"]
+    content["digits_glt"]["gate"]["runs"] = ["ce"]
+    (tmp_path / "parameters/digits_glt.yml").write_text(yaml.safe_dump(content))
+    found = load(tmp_path)["digits_glt"]
+    assert [found.seeds_of(run) for run in ("ce", "logit_adjust")] == [["s0", "s1", "s2"], ["s0"]]
+
+
+def test_a_gate_of_a_run_that_is_not_there_is_refused_with_the_runs(refusal):
+    assert "gate.runs: no ['cee']; runs: ce, logit_adjust" in refusal("gate.runs", ["cee"])
+
+
+def test_a_block_can_be_that_of_another_benchmark(tmp_path, content):
+    parameters = tmp_path / "parameters"
+    parameters.mkdir()
+    other = {"other": content["digits_glt"] | {"split": "${digits_glt.split}"}}
+    (parameters / "digits_glt.yml").write_text(yaml.safe_dump(content))
+    (parameters / "other.yml").write_text(yaml.safe_dump(other))
+    found = load(tmp_path)
+    assert found["other"].split == found["digits_glt"].split
+
+
+def test_a_reference_to_a_block_that_is_not_there_is_refused(tmp_path, content):
+    content["digits_glt"]["split"] = "${digits.split}"
+    (tmp_path / "parameters").mkdir()
+    (tmp_path / "parameters/digits_glt.yml").write_text(yaml.safe_dump(content))
+    with pytest.raises(Refused, match=r"digits\.split"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["CE", "ce-1", "1ce", "ce.1", ""])

@@ -14,7 +14,8 @@ from ltpipe.specs import Refused
 
 CONTENT = bytes(range(256)) * 2048  # 524,288 bytes
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
-PIECE = len(CONTENT) // 8
+SIZE = len(CONTENT)
+PIECE = SIZE // 8
 QUICK = (0.0, 0.0, 0.0)
 
 
@@ -125,7 +126,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
-def whole(server, folder, size=len(CONTENT), checksum=MD5):
+def whole(server, folder, size=SIZE, checksum=MD5):
     return get(Remote(server.url, checksum, size), folder, QUICK)
 
 
@@ -225,7 +226,7 @@ def test_what_cannot_be_had_is_refused_and_leaves_nothing(behaviour, message, re
 def test_without_a_network_the_error_says_what_and_where(tmp_path):
     with serving("good") as server:
         url = server.url
-    with pytest.raises(Refused, match="cannot fetch file.bin") as caught:
+    with pytest.raises(Refused, match=r"cannot fetch file\.bin") as caught:
         get(Remote(url, MD5), tmp_path, QUICK)
     assert f"without a network: put the file at {tmp_path / 'file.bin'}" in caught.value.message
 

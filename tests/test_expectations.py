@@ -14,6 +14,7 @@ import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
+from ltpipe.data import rules
 from ltpipe.data.expectations import EXAMPLES, Expect, suite, validate
 from ltpipe.data.manifest import COLUMNS
 from ltpipe.data.split import admit
@@ -262,10 +263,58 @@ def test_an_unknown_key_of_expect_is_refused_with_the_valid_ones(content):
 
 
 def test_without_attribute_counts_there_is_no_attribute_expectation(content, raw):
-    block = content["digits_glt"]["expect"] | {"attribute_counts": {}}
+    block = content["digits_glt"]["expect"] | {"attribute_counts": {}, "every_rank": []}
     names = [e.expectation_type for e in suite(parse(Expect, block, "expect"), 1, raw)]
     assert not {ATTRIBUTES, RANKS} & set(names)
     assert {CLASSES, DISJOINT, GROUPS, ONE_NAME} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("stated", "violations"),
+    [
+        ({"total": 95, "classes": 10, "largest": 24, "smallest": 2}, []),
+        ({"total": 96}, ["val total: 95, not 96"]),
+        ({"largest": 25, "smallest": 1}, ["val largest: 24, not 25", "val smallest: 2, not 1"]),
+        ({"classes": 9}, ["val classes: 10, not 9"]),
+    ],
+)
+def test_class_counts_can_be_summed_up(manifest, stated, violations):
+    assert rules.class_counts(manifest, {"val": stated}, 10) == violations
+
+
+def test_a_summary_counts_the_classes_that_have_no_image(manifest):
+    stated = {"val": {"total": 95, "classes": 10, "largest": 24, "smallest": 0}}
+    assert rules.class_counts(manifest, stated, 11) == []
+
+
+def test_a_summary_goes_through_the_suite_and_fails_by_name(manifest, raw, expect, content):
+    block = content["digits_glt"]["expect"]
+    good = parse(Expect, block | {"class_counts": block["class_counts"] | {"val": {"total": 95}}}, "expect")
+    bad = parse(Expect, block | {"class_counts": block["class_counts"] | {"val": {"total": 96}}}, "expect")
+    assert validate(manifest, raw, good)[0]["success"] is True
+    assert failed(validate(manifest, raw, bad)[0])[CLASSES]["examples"] == ["val total: 95, not 96"]
+
+
+def test_run_length_coded_counts_are_the_counts(content):
+    block = content["digits_glt"]["expect"]
+    counts = block["class_counts"] | {"test_gbl": "240x10"}
+    assert parse(Expect, block | {"class_counts": counts}, "expect") == parse(Expect, block, "expect")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": 9}, "class_counts must state 9 classes .*: train_glt has 10"),
+        ({"every_rank": ["train"]}, "splits that class_counts does not state: train"),
+        ({"attribute_counts": {"test": [1]}}, "splits that class_counts does not state: test"),
+        ({"groups": {"by": "rank", "many": 4, "medium": 4, "split": "train"}}, "class_counts does not state: train"),
+        ({"class_counts": {"train_glt": {}}}, "state at least one of total, classes, largest, smallest"),
+        ({"attribute_counts": {}}, "rank"),  # every_rank without a number of ranks would check nothing
+    ],
+)
+def test_an_expect_block_that_contradicts_itself_is_refused(content, change, message):
+    with pytest.raises(Refused, match=message):
+        parse(Expect, content["digits_glt"]["expect"] | change, "expect")
 
 
 def run_split(folder, index, spec, expect):

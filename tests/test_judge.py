@@ -8,7 +8,7 @@ import pytest
 
 from ltpipe.evaluation.baseline import baseline
 from ltpipe.evaluation.judge import PASSING, Gate, GateFailed, Reported, against_reported, gate, judge, summarise
-from ltpipe.evaluation.margin import simulate
+from ltpipe.evaluation.margin import margins, simulate
 from ltpipe.evaluation.metrics import flatten
 from ltpipe.specs import Refused, parse
 
@@ -33,8 +33,8 @@ def judged(manifest, spec, accepted, monkeypatch):
     # a tenth of the replicates, because each of these tests judges
     monkeypatch.setattr("ltpipe.evaluation.judge.simulate", partial(simulate, replicates=400))
 
-    def make(*summaries, accepted=accepted, against="accepted", metrics=METRICS, level=0.95):
-        block = Gate(metrics=metrics, against=against, level=level)
+    def make(*summaries, accepted=accepted, against="accepted", metrics=METRICS, level=0.95, runs=None):
+        block = Gate(metrics=metrics, against=against, level=level, runs=runs)
         return judge(manifest, accepted, block, spec.evaluate, *summaries)
 
     return make
@@ -82,6 +82,18 @@ def test_a_gate_against_nothing_judges_nothing_and_says_so(judged, summary):
     assert verdict["passes"] is True
     assert verdict["against"] == "nothing"
     assert verdicts(verdict) == ["not judged"] * 3
+
+
+def test_a_run_that_does_not_gate_is_not_judged_and_fails_nothing(judged, summary):
+    verdict = judged(summary("ce"), summary("new", wrong=0.5, seeds=(0,)), runs=["ce"])
+    assert verdict["passes"] is True
+    assert verdicts(verdict) == ["pass"] * 3 + ["not judged"] * 3
+
+
+def test_a_run_that_does_not_gate_does_not_widen_the_margins(judged, summary, accepted):
+    alone = judged(summary("ce"), runs=["ce"])
+    accepted["runs"]["new"] = {**accepted["runs"]["ce"], "seeds": {"s0": accepted["runs"]["ce"]["seeds"]["s0"]}}
+    assert judged(summary("ce"), summary("new", seeds=(0,)), runs=["ce"])["rows"][:3] == alone["rows"]
 
 
 def test_an_accepted_run_that_was_not_run_is_named_and_fails_nothing(judged, summary, accepted):
@@ -146,6 +158,13 @@ def test_a_run_that_was_never_accepted_is_incomparable(judged, summary):
     assert (
         verdict["failed"][0] == f"new {METRICS[0]}: incomparable, the run was never accepted: python -m ltpipe.accept"
     )
+
+
+def test_a_gate_of_runs_of_which_none_was_accepted_is_incomparable(judged, summary):
+    verdict = judged(summary("ce"), summary("new"), runs=["new"])
+    assert verdict["passes"] is False
+    assert verdicts(verdict) == ["not judged"] * 3 + ["incomparable"] * 3
+    assert "never accepted" in verdict["failed"][0]
 
 
 def test_other_data_are_incomparable(judged, summary, accepted):
@@ -289,6 +308,34 @@ def test_a_group_gates_by_its_own_images(judged, summary):
     assert rows["glt.accuracy.few"] > rows["glt.accuracy.all"] > 100 / 2400
 
 
+def test_only_the_images_of_a_group_make_noise_in_its_margin(judged, summary, cell):
+    def right_but_few(made):
+        table = made.predictions.copy()
+        table.loc[table["group"] != "few", "predicted"] = table["label"]
+        return made.metrics, table
+
+    noisy = baseline("digits_glt", [right_but_few(cell("ce", seed, 0.4)) for seed in range(3)], "noise in few")
+    rows = judged(summary(), accepted=noisy, metrics=["glt.accuracy.many", "glt.accuracy.few"])["rows"]
+    assert rows[0]["margin"] == pytest.approx(100 / 960)
+    assert rows[1]["margin"] > 3
+
+
+def test_the_run_with_the_fewest_seeds_sets_the_margin_of_all(judged, summary):
+    alone, mixed = judged(summary(seeds=(0,))), judged(summary(), summary("new", seeds=(0,)))
+    assert mixed["rows"][0]["margin"] == alone["rows"][0]["margin"] > judged(summary())["rows"][0]["margin"]
+
+
+@pytest.mark.parametrize(("runs", "freedom"), [(1, 2), (2, 4)])
+def test_the_noise_is_known_from_every_accepted_seed_but_one_of_each_run(
+    judged, summary, accepted, monkeypatch, runs, freedom
+):
+    seen = []
+    monkeypatch.setattr("ltpipe.evaluation.judge.margins", lambda *a: seen.append(a[1]) or margins(*a))
+    accepted["runs"] = {f"ce{number}": accepted["runs"]["ce"] for number in range(runs)}
+    judged(*(summary(f"ce{number}") for number in range(runs)))
+    assert seen == [freedom]
+
+
 def test_the_margin_of_seeds_that_agree_is_the_share_of_one_image(judged, summary, accepted):
     for seed in ("s1", "s2"):
         accepted["runs"]["ce"]["seeds"][seed] = accepted["runs"]["ce"]["seeds"]["s0"]
@@ -336,7 +383,7 @@ def test_an_impossible_gate_is_refused(block):
         ({"value": None}, "gates: true needs a value"),
         ({"value": 101}, "less than or equal to 100"),
         ({"tolerance": 0}, "greater than 0"),
-        ({"values": 3}, "unknown key values; valid keys: value, metric"),
+        ({"values": 3}, "unknown key values; valid keys: .*value, metric"),
     ],
 )
 def test_an_incomplete_reported_number_is_refused(change, message):
@@ -354,6 +401,7 @@ def test_a_summary_is_mean_and_sample_deviation_over_the_seeds(cell):
     assert found["metrics"]["glt.accuracy.few"] == {
         "mean": pytest.approx(np.mean(values)),
         "std": pytest.approx(np.std(values, ddof=1)),
+        "values": values,
     }
     assert (found["run"], found["n"], found["seeds"]) == ("ce", 3, [0, 1, 2])
     assert found["data"] == [cells[0]["data"]]

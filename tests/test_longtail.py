@@ -5,8 +5,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ltpipe.data.longtail import exponential, shares
+from ltpipe.data.longtail import Profile, coded, exponential, pareto, shares, spelled, step
 from ltpipe.data.manifest import Groups
+from ltpipe.specs import Refused, parse
 
 BY_COUNT = Groups(by="count", many=100, medium=20)
 
@@ -91,6 +92,78 @@ def test_rho_1_is_balanced():
 
 def test_subsets_of_a_larger_rho_are_never_larger():
     assert (exponential(500, 200, 100) <= exponential(500, 100, 100)).all()
+
+
+def test_a_step_gives_the_first_half_all_and_the_rest_one_size():
+    assert step(5000, 100, 10).tolist() == [5000] * 5 + [50] * 5
+    assert step(500, 200, 5).tolist() == [500] * 2 + [2] * 3
+
+
+@given(st.integers(10, 2000), st.floats(1, 300), st.integers(2, 50), st.floats(0.5, 10))
+def test_a_pareto_tail_runs_from_the_largest_to_the_largest_by_rho(largest, rho, classes, power):
+    counts = pareto(largest, rho, classes, power)
+    assert (counts[0], len(counts)) == (largest, classes)
+    assert (np.diff(counts) <= 0).all()
+    assert largest / rho - 1 <= counts[-1] <= largest / rho + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"), [("500x3 497", [500, 500, 500, 497]), ("7", [7]), (" 1  2x2\n0 ", [1, 2, 2, 0])]
+)
+def test_sizes_can_be_run_length_coded(text, sizes):
+    assert spelled(text) == sizes
+
+
+@given(st.lists(st.integers(0, 3), max_size=30))
+def test_run_length_coded_sizes_are_read_back(sizes):
+    assert spelled(coded(sizes)) == sizes
+
+
+@pytest.mark.parametrize("text", ["500y3", "5x", "-5", "1.5", "x3"])
+def test_a_word_that_is_no_size_is_refused_by_name(text):
+    with pytest.raises(ValueError, match=f"not a size, nor size x repeats as in 500x3: {text}"):
+        spelled(f"500x3 {text}")
+
+
+@pytest.mark.parametrize(
+    ("block", "sizes"),
+    [
+        ({"shape": "exponential", "largest": 100, "rho": 10}, [100, 31, 10]),
+        ({"shape": "step", "largest": 100, "rho": 10}, [100, 10, 10]),
+        ({"shape": "pareto", "largest": 100, "rho": 10, "power": 1}, [100, 18, 10]),
+        ({"shape": "list", "sizes": [9, 5, 5]}, [9, 5, 5]),
+        ({"shape": "list", "sizes": "9 5x2"}, [9, 5, 5]),
+        ({"shape": "natural"}, [200, 150, 100]),
+    ],
+)
+def test_a_profile_gives_the_sizes_of_its_shape(block, sizes):
+    assert parse(Profile, block, "profile").of(np.array([200, 150, 100])).tolist() == sizes
+
+
+def test_a_profile_that_wants_more_than_there_is_is_refused_with_class_and_numbers():
+    with pytest.raises(Refused, match="1 classes are too small: class 1 has 30 images, 31 are wanted"):
+        Profile(shape="exponential", largest=100, rho=10).of(np.array([100, 30, 100]))
+
+
+def test_a_profile_of_another_number_of_classes_is_refused():
+    with pytest.raises(Refused, match="2 sizes for 3 classes"):
+        Profile(shape="list", sizes=[3, 2]).of(np.array([9, 9, 9]))
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"shape": "exponential", "largest": 3}, "shape exponential needs largest, rho; given: largest"),
+        ({"shape": "natural", "rho": 3}, "shape natural needs nothing more; given: rho"),
+        ({"shape": "list"}, "shape list needs sizes; given: nothing"),
+        ({"shape": "list", "sizes": "3 -1"}, "not a size"),
+        ({"shape": "list", "sizes": [3, -1]}, "greater than or equal to 0"),
+        ({"shape": "linear"}, "'exponential', 'step', 'pareto', 'list' or 'natural'"),
+    ],
+)
+def test_an_incomplete_profile_is_refused_with_what_it_needs(block, message):
+    with pytest.raises(Refused, match=message):
+        parse(Profile, block, "profile")
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,9 @@ class Method(base.Method):
     schedule = Schedule(epochs=1, batch=64, lr=0.05, weight_decay=0.0)
     model = Model(backbone="cnn", image=16, options={"width": 4})
     try:
-        content, log = train(manifest, images, tmp_path, run, schedule, model, 0, cell="digits_glt.smooth.s0", device="cpu")
+        content, log = train(
+            manifest, images, tmp_path, run, schedule, model, 0, cell="digits_glt.smooth.s0", device="cpu"
+        )
     finally:
         sys.modules.pop("ltpipe.methods.smooth", None)
     assert content and np.isfinite(log["loss"]).all()

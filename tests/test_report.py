@@ -5,13 +5,15 @@ import re
 
 import pytest
 
+from ltpipe.evaluation.claims import Claim, Claims, hold
 from ltpipe.evaluation.judge import Gate, Reported, judge, summarise
 from ltpipe.evaluation.plots import draw
 from ltpipe.evaluation.report import markdown, report
 
 RUNS = ("ce", "logit_adjust")
 SEEDS = (0, 1, 2)
-PAPER = Reported(value=91.25, metric="clt.accuracy.all", tolerance=4.0, source="table 2", why="other resolution")
+PAPER = Reported(value=91.25, metric="clt.accuracy.all", tolerance=4.0, source="table 2", why="other size", label="CE")
+CLAIMS = Claims(claims=[Claim(better="logit_adjust", than="ce", metric="glt.accuracy.few", source="a paper")])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def shown(cells):
 @pytest.fixture(scope="module")
 def written(verdict, validation, shown):
     """The report's files; drawn once, because figures take a second."""
-    return report(verdict, validation[0], *shown)
+    return report(verdict, validation[0], CLAIMS, *shown)
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def text(written):
 @pytest.fixture
 def text_of(validation):
     """text_of(verdict): the text alone."""
-    return lambda verdict: markdown("digits_glt", verdict, validation[0], ["groups.png"])
+    return lambda verdict: markdown("digits_glt", verdict, validation[0], [], ["groups.png"])
 
 
 def rows(text, heading):
@@ -123,9 +125,21 @@ def test_every_metric_of_every_run_is_shown_with_its_deviation(verdict, text):
 
 def test_every_run_is_shown_with_seeds_code_and_the_verdict_on_its_paper(text):
     assert rows(text, "Runs") == [
-        ["ce", "0 1 2", "code-of-ce", "91.25 (clt.accuracy.all, table 2)", "pass", "other resolution"],
-        ["logit_adjust", "0 1 2", "code-of-logit_adjust", "-", "unreported", "nobody reports it"],
+        ["ce", "CE", "0 1 2", "code-of-ce", "91.25 (clt.accuracy.all, table 2)", "pass", "other size"],
+        ["logit_adjust", "-", "0 1 2", "code-of-logit_adjust", "-", "unreported", "nobody reports it"],
     ]
+
+
+def test_every_claim_is_shown_with_difference_and_verdict(verdict, text):
+    ((claim, metric, difference, error, n, answer, source),) = rows(text, "What the papers claim of the order")
+    (found,) = hold(CLAIMS, verdict["summaries"])
+    assert (claim, metric, n, source) == ("logit_adjust > ce", "glt.accuracy.few", "3", "a paper")
+    assert (difference, error) == (f"{found['difference']:+.2f}", f"{found['error']:.2f}")
+    assert answer == found["verdict"] == "does not hold"
+
+
+def test_where_nothing_is_claimed_nothing_is_said_of_claims(verdict, text_of):
+    assert "claim" not in text_of(verdict)
 
 
 def test_a_single_seed_has_no_deviation_to_show(cell, manifest, spec, accepted, text_of):
@@ -150,7 +164,7 @@ def test_each_figure_is_a_png_and_is_shown(written, text):
 
 
 def test_the_same_numbers_give_the_same_bytes(written, verdict, validation, shown):
-    assert report(verdict, validation[0], *shown) == written
+    assert report(verdict, validation[0], CLAIMS, *shown) == written
 
 
 def test_other_numbers_give_another_figure(written, verdict, shown, cell):
@@ -165,7 +179,7 @@ def test_runs_of_different_protocols_and_a_run_that_trains_nothing_share_one_rep
     nothing = Gate(metrics=["glt.accuracy.all"], against="nothing")
     verdict = judge(manifest, None, nothing, spec.evaluate, *summaries)
     empty = alt.log.iloc[:0][["epoch"]]
-    files = report(verdict, validation[0], glt.details, alt.details, glt.log, empty)
+    files = report(verdict, validation[0], Claims(), glt.details, alt.details, glt.log, empty)
     table = {key: cells for key, *cells in rows(files["report.md"].decode(), "Every metric")}
     assert table["alt.accuracy.all"][0] == "-"
     assert table["glt.accuracy.all"][1] == "-"

@@ -23,7 +23,9 @@ def copy(tmp_path_factory) -> Path:
     """The project's files in a git repository of their own: two runs and one that starts from another, two seeds."""
     folder = tmp_path_factory.mktemp("repro")
     for name in ("src", "pipelines", "conf", ".dvc"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("cache", "tmp", "__pycache__", "local"))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("cache", "tmp", "__pycache__", "local")
+        )
     for name in ("pyproject.toml", "README.md", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     path = folder / "conf/base/parameters/digits_glt.yml"
@@ -116,7 +118,7 @@ def test_raising_a_reported_value_concerns_the_judge_only(copy):
 def test_a_worse_model_fails_at_the_gate_with_the_report_written(copy):
     path = copy / "src/ltpipe/methods/ce.py"
     before = path.read_text()
-    worse = '\n    def predict(self, out):  # type: ignore[no-untyped-def]\n        return out.logits.roll(1, dims=1)\n'
+    worse = "\n    def predict(self, out):  # type: ignore[no-untyped-def]\n        return out.logits.roll(1, dims=1)\n"
     path.write_text(before.rstrip() + "\n" + worse)
     report = copy / "data/08_reporting/digits_glt/report/report.md"
     done = repro(copy)

@@ -69,6 +69,12 @@ def test_the_images_are_found_and_read_below_the_raw_folder(root, raw):
     assert (images == np.array(expected)[:, None, None, None]).all()
 
 
+def test_names_that_look_like_numbers_but_are_none_are_text(root, raw):
+    image(root / "--1" / "x.png")
+    names = index_of(root, raw).drop_duplicates("label").sort_values("label")["class_name"].tolist()
+    assert names == ["--1", "1", "10", "2"]
+
+
 def test_folders_within_a_class_count_and_hidden_files_do_not(root, raw):
     image(root / "2" / "more" / "deep.png")
     (root / "2" / ".DS_Store").write_text("x")
@@ -128,6 +134,8 @@ def test_labels_and_attributes_of_a_csv_are_numbered_by_number_too(root, raw):
         ("path,label,label\na,b,c\n", "columns of"),
         ("", "columns of"),
         ("path,label\n", "lists no image"),
+        ("path,label\n10/img 0.png,a\n10/img 1.png\n", "line 3 has not 2 fields"),
+        ("path,label\n10/img, 0.png,a\n", "line 2 has not 2 fields .a path with a comma needs quotes"),
         ("path,label\n10/img 0.png,\n", "line 2: no label"),
         ("path,label\n,cat\n", "line 2: no path"),
         ("path,label\n10/img 0.png,a\ngone.png,a\n", "line 3: no file gone.png in"),
@@ -153,7 +161,7 @@ def test_a_csv_in_another_encoding_is_refused(root, raw):
 
 def test_only_the_first_bad_lines_are_shown(root, raw):
     path = table(root, "path,label\n" + "".join(f"gone{i}.png,a\n" for i in range(25)))
-    with pytest.raises(Refused, match="(?s)gone9.png.*and 15 more") as caught:
+    with pytest.raises(Refused, match=r"(?s)gone9\.png.*and 15 more") as caught:
         index_of(path, raw)
     assert "gone10.png" not in caught.value.message
 
@@ -166,7 +174,7 @@ def spoilt(root):
 
 
 def test_files_that_are_no_images_are_refused_by_default(spoilt, raw):
-    with pytest.raises(Refused, match="2 of 8 files in .* are no images that can be read") as caught:
+    with pytest.raises(Refused, match=r"2 of 8 files in .* are no images that can be read") as caught:
         index_of(spoilt, raw)
     for part in ("1/notes.txt: not an image that Pillow knows", "10/zero.png: the file is empty", "broken: exclude"):
         assert part in caught.value.message
@@ -199,7 +207,7 @@ def test_no_more_than_ten_files_are_named(root, raw):
 
 def test_an_empty_folder_is_refused(tmp_path, raw):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Refused, match="no class folder in .*; images belong into .*/empty/<class>/"):
+    with pytest.raises(Refused, match=r"no class folder in .*; images belong into .*/empty/<class>/"):
         index_of(tmp_path / "empty", raw)
 
 

@@ -150,13 +150,14 @@ def test_without_a_folder_one_message_says_what_to_get_and_where_to_put_it(tmp_p
     told(caught.value.message)
 
 
-@pytest.mark.parametrize("spoil", ["no val", "a class less", "no labels", "a label less", "a stranger"])
+@pytest.mark.parametrize("spoil", ["no val", "a class less", "no labels", "a label less", "a stranger", "no image"])
 def test_a_folder_that_is_not_whole_is_refused(spoil, root, tmp_path):
     expected = {
         "no val": "no val in",
         "a class less": "2 class folders in .*, not 3",
         "no labels": "val is flat, and neither",
         "a label less": "no label of 1 images in .*ILSVRC2012_val_00000004",
+        "no image": r"no image \(\*\.JPEG\) in .*n02124075",
         "a stranger": "is of class n09999999, which train has not",
     }[spoil]
     if spoil == "a class less":
@@ -168,6 +169,10 @@ def test_a_folder_that_is_not_whole_is_refused(spoil, root, tmp_path):
         solution(root)
         table = root / "LOC_val_solution.csv"
         table.write_text("\n".join(table.read_text().splitlines()[:-1]))
+    elif spoil == "no image":
+        nested(root)
+        for path in (root / "train/n02124075").iterdir():
+            path.rename(path.with_suffix(".tar"))
     elif spoil == "a stranger":
         nested(root)
         jpeg(root / "val/n09999999/ILSVRC2012_val_00000005.JPEG")

@@ -1,5 +1,8 @@
 """iNaturalist 2018 and Places-LT: official lists over a local folder."""
 
+import subprocess
+import sys
+
 import pytest
 from PIL import Image
 from test_lists import put
@@ -67,6 +70,18 @@ def test_without_a_folder_the_message_says_what_to_get(name, tmp_path):
     for part in ("GB", "https://" if name == "inaturalist2018" else "http://", "terms: ", "layout: ", dataset.variable):
         assert part in caught.value.message
     assert f"-v /path:/app/data/01_raw/{name}" in caught.value.message
+
+
+def test_the_sources_load_nothing_heavy_before_they_are_used():
+    code = (
+        "import pkgutil, sys\nfrom importlib import import_module\nimport ltpipe.data.sources as sources\n"
+        "names = [m.name for m in pkgutil.iter_modules(sources.__path__)]\n"
+        "[import_module(f'ltpipe.data.sources.{name}') for name in names]\n"
+        "heavy = {'pandas', 'PIL', 'sklearn', 'scipy', 'requests', 'pooch', 'filelock', 'torch', 'kedro', 'joblib'}\n"
+        "assert len(names) >= 9, names\nassert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_missing_image_is_named(name, root, tmp_path):

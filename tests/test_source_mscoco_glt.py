@@ -161,7 +161,9 @@ def test_what_is_missing_is_named(spoil, root, raw, content, monkeypatch):
 
 
 def test_without_a_folder_the_message_says_what_to_get(raw):
-    with pytest.raises(Refused, match="(?s)no train2014 and no val2014 and no annotations in .*13 GB.*LTPIPE_COCO2014"):
+    with pytest.raises(
+        Refused, match=r"(?s)no train2014 and no val2014 and no annotations in .*13 GB.*LTPIPE_COCO2014"
+    ):
         fetch(Source(name="mscoco_glt", size=32), raw)
 
 

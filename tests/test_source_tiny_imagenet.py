@@ -116,7 +116,7 @@ def test_another_folder_takes_the_place_of_the_first(root, raw, tmp_path):
 def test_a_folder_in_the_place_of_the_link_is_not_touched(root, raw):
     (raw / "tiny-imagenet-200").mkdir(parents=True)
     (raw / "tiny-imagenet-200/mine").write_text("mine")
-    with pytest.raises(Refused, match="is there already, and .* is wanted in its place"):
+    with pytest.raises(Refused, match=r"is there already, and .* is wanted in its place"):
         fetch(source(root=str(root)), raw)
     assert (raw / "tiny-imagenet-200/mine").read_text() == "mine"
 
@@ -136,7 +136,7 @@ def test_a_class_without_images_is_refused(root, raw):
 
 def test_a_val_label_that_is_no_class_is_refused(root, raw):
     (root / "val/val_annotations.txt").write_text("val_0.JPEG\tn99999999\t0\t0\t1\t1\n")
-    with pytest.raises(Refused, match="classes that wnids.txt does not list: n99999999"):
+    with pytest.raises(Refused, match=r"classes that wnids\.txt does not list: n99999999"):
         fetch(source(root=str(root)), raw)
 
 

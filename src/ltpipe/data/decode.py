@@ -11,7 +11,7 @@ What a file may hold and what becomes of it:
                                  Refused, with the file's name
 
 A JPEG more than twice too large is shrunk by its decoder first (by 2, 4 or 8, never below twice `size`).
-The pixels depend on the versions of Pillow and of its JPEG library, within one or two of 255 levels.
+The pixels depend on the versions of Pillow and of its JPEG library, not on the number of threads.
 """
 
 import os

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -131,10 +132,17 @@ def _from_csv(path: Path) -> list[Row]:
 def _rows(lines: Iterable[dict[str, str | None]], columns: list[str], path: Path) -> list[Row]:
     if not {"path", "label"} <= set(columns) <= set(COLUMNS) or len(set(columns)) != len(columns):
         raise Refused(
-            f"source image_folder: columns of {path} are {', '.join(columns)}; valid: path, label, and where "
-            f"wanted attribute and split, in any order"
+            f"source image_folder: columns of {path} are {', '.join(columns)}; valid: path, label, and where wanted "
+            f"attribute and split, in any order"
         )
-    return [Row(**{str(key): (value or "").strip() for key, value in line.items() if key in COLUMNS}) for line in lines]
+    rows, ragged = [], []
+    for number, line in enumerate(lines, start=2):
+        if set(line) != set(columns) or None in line.values():
+            ragged.append(f"line {number} has not {len(columns)} fields (a path with a comma needs quotes)")
+        else:
+            rows.append(Row(**{column: str(line[column]).strip() for column in columns}))
+    _complain(path, ragged)
+    return rows
 
 
 def _problem(row: Row, folder: Path) -> str:
@@ -172,7 +180,7 @@ def _readable(rows: list[Row], folder: Path, config: Config) -> list[Row]:
 def _numbers(names: Iterable[str]) -> dict[str, int]:
     """Number of each name: in numeric order where every name is a whole number, else in the order of the text."""
     found = sorted(set(names))
-    if all(name.isascii() and name.lstrip("-").isdigit() for name in found):
+    if all(re.fullmatch("-?[0-9]+", name) for name in found):
         found.sort(key=int)
     return {name: number for number, name in enumerate(found)}
 

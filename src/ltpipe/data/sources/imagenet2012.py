@@ -89,8 +89,10 @@ def fetch(config: Config, raw: Path) -> Table:
 
 def _all(raw: Path, wnids: Sequence[str]) -> Iterator[tuple[str, int, str]]:
     for label, wnid in enumerate(wnids):
-        for file in sorted(entry.name for entry in os.scandir(raw / "train" / wnid)):
-            yield "train", label, f"train/{wnid}/{file}"
+        files = sorted(entry.name for entry in os.scandir(raw / "train" / wnid) if entry.name.endswith(".JPEG"))
+        if not files:
+            raise DATASET.refuse(f"no image (*.JPEG) in {raw / 'train' / wnid}")
+        yield from (("train", label, f"train/{wnid}/{file}") for file in files)
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     for file, wnid in _val(raw).items():
         if wnid not in labels:

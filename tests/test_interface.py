@@ -1,0 +1,189 @@
+"""What the loop promises a method: phases, frozen parts, starts, branches, times, chunks."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from ltpipe.methods import base
+from ltpipe.models.branches import Branches
+from ltpipe.runs import Run
+from ltpipe.specs import Refused
+from ltpipe.training import loop, optimiser
+from ltpipe.training.schedule import Schedule
+
+
+@pytest.mark.parametrize(("when", "epoch"), [(0, 0), (3, 3), (0.0, 0), (0.8, 160), (0.29, 58), (1.0, 200)])
+def test_times_of_the_schedule(when, epoch):
+    assert base.at(when, 200) == epoch
+    clock = base.Clock(epoch=epoch, epochs=200)
+    assert clock.passed(when) and not base.Clock(epoch=epoch - 1, epochs=200).passed(when)
+
+
+@pytest.mark.parametrize("when", [-1, 1.5, -0.1])
+def test_impossible_times_are_refused(when):
+    with pytest.raises(ValueError, match="drw"):
+        Run(method="ldam", split="train", options={"drw": when})
+
+
+def test_a_split_branch_sees_its_part_only_while_training():
+    branches = Branches(torch.nn.Identity(), [torch.nn.Identity(), torch.nn.Identity()], 3)
+    x = torch.arange(12.0).reshape(4, 3)
+    branches.split = True
+    assert torch.equal(branches(x), torch.stack([x[:2], x[2:]], 1))
+    assert torch.equal(branches.eval()(x), torch.stack([x, x], 1))
+
+
+@pytest.mark.parametrize("drift", [False, True])
+def test_frozen_parts_are_in_eval_mode_unless_they_drift(drift):
+    network = tiny.built(tiny.task("none", "ce")).network
+    optimiser.set_modes(network, base.Phase(1, 0.1, trainable=("head",), drift=drift))
+    assert network.head.training and network.backbone.training == drift
+
+
+def test_crt_keeps_the_backbone_bit_for_bit_and_starts_a_new_head(tmp_path):
+    start = tiny.cross_entropy()
+    weights, _, _ = loop.fit(tiny.task(tmp_path, "crt", {"epochs": 1, "lr": 1e-9}))
+    backbone = [name for name in start if name.startswith("backbone.")]
+    assert all(torch.equal(weights[name], start[name]) for name in backbone)
+    assert (weights["head.weight"] - start["head.weight"]).abs().max() > 0.01
+    drifted, _, _ = loop.fit(tiny.task(tmp_path, "crt", {"epochs": 1, "drift": True}))
+    changed = [name for name in backbone if not torch.equal(drifted[name], start[name])]
+    assert changed and all("running" in name or "num_batches" in name for name in changed)
+
+
+def test_lws_keeps_everything_but_its_scales(tmp_path):
+    start = tiny.cross_entropy()
+    weights, _, _ = loop.fit(tiny.task(tmp_path, "lws", {"epochs": 1}))
+    assert all(torch.equal(weights[name], start[name]) for name in start)
+    assert (weights["own.scale"] != 1).all()
+
+
+def test_tau_norm_drops_the_bias_and_names_its_tau(tmp_path):
+    start = tiny.cross_entropy()
+    weights, history, facts = loop.fit(tiny.task(tmp_path, "tau_norm", {"tau": 1.0}))
+    assert history == [] and facts == {"tau": 1.0}
+    norms = start["head.weight"].norm(dim=1, keepdim=True)
+    assert torch.allclose(weights["head.weight"], start["head.weight"] / norms) and not weights["head.bias"].any()
+
+
+def test_post_hoc_shares_the_weights_of_the_run_it_starts_from(tmp_path):
+    """Logit adjustment after the fact on a run of another method, whose own state is left behind."""
+    start, _, _ = loop.fit(tiny.task(tmp_path, "ifl", tiny.example("ifl")))
+    weights, history, _ = loop.fit(tiny.task(tmp_path, "logit_adjust", {"form": "post_hoc"}, start=start))
+    assert history == []
+    assert all(torch.equal(value, start[name]) for name, value in weights.items() if not name.startswith("own."))
+
+
+def test_a_start_of_another_shape_is_refused(tmp_path):
+    start, _, _ = loop.fit(tiny.task(tmp_path, "ride", {"experts": 2}))
+    with pytest.raises(Refused, match="does not fit"):
+        loop.fit(tiny.task(tmp_path, "lws", start=start))
+    with pytest.raises(Refused, match="name one in start_from"):
+        loop.build(Run(method="crt", split="train"), tiny.MODEL, tiny.PROBLEM)
+
+
+def test_dro_lt_trains_in_three_phases(tmp_path):
+    task = tiny.task(tmp_path, "dro_lt", {"feature_epochs": 0.5, "classifier_epochs": 2})
+    before = tiny.built(task)
+    assert [(p.epochs, p.trainable) for p in before.phases] == [
+        (2, ("backbone", "head", "own")),
+        (1, ("backbone", "own")),
+        (2, ("head",)),
+    ]
+    weights, history, _ = loop.fit(task)
+    assert [row["phase"] for row in history] == [1, 1, 2, 3, 3]
+    assert "robust" in history[2] and "robust" not in history[0]
+    features, labels = tiny_features(before, weights, 2)
+    assert weights["own.centroids"].shape == (4, 16) and weights["own.centroids"].any()
+    started = tiny.built(tiny.task(tmp_path, "dro_lt", start=tiny.cross_entropy()))
+    assert [p.trainable for p in started.phases] == [("backbone", "own"), ("head",)] and started.method.stage() == 2
+    assert len(features) == len(labels)
+
+
+def tiny_features(before, weights, size):
+    before.network.load_state_dict(weights)
+    labels = tiny.TRAIN.labels[:size]
+    return before.network.eval()(torch.zeros(size, 3, tiny.SIZE, tiny.SIZE)).features, labels
+
+
+def test_centroids_are_class_means_in_chunks():
+    method = tiny.built(tiny.task("none", "dro_lt", start=tiny.cross_entropy())).method
+    features, labels = torch.randn(25, 16), tiny.TRAIN.labels
+    chunk = lambda a, b: base.Embedding(features[a:b], features[a:b], labels[a:b], torch.arange(a, b))  # noqa: E731
+    method.begin_epoch(lambda split: iter([chunk(0, 10), chunk(10, 25)]))
+    for label in range(4):
+        assert torch.allclose(method.own.centroids[label], features[labels == label].mean(0), atol=1e-6)
+
+
+def test_environments_follow_the_schedule(tmp_path):
+    task = tiny.task(tmp_path, "ifl", {"centre_from": [1], "centre_weight": [0.01], "updates": [0], "steps": "fair"})
+    weights, history, facts = loop.fit(task)
+    assert "centre" not in history[0] and "centre" in history[1]
+    env = weights["own.weights"]
+    assert (env[0] == 1).all() and (env[1] != 1).any()
+    mass = np.bincount(tiny.PROBLEM.labels, env[1].numpy())
+    assert mass == pytest.approx(np.ones(4), rel=1e-5)  # class-balanced
+    half = (np.array(tiny.COUNTS) / 25 + 0.25) / 2
+    assert facts["stream_prior"] == pytest.approx(half, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "streams", "images"), [("reference", "dual", 50), ("fair", "dual", 26), ("fair", "triple", 27)]
+)
+def test_images_of_an_epoch(steps, streams, images):
+    method = tiny.built(tiny.task("none", "ifl", {"steps": steps, "streams": streams})).method
+    assert sum(stream.length for stream in method.streams()) == images
+
+
+@pytest.mark.parametrize("prior", ["stream", "data"])
+@pytest.mark.parametrize("inner", ["logit_adjust", "balanced_softmax", "tade"])
+def test_a_base_gets_the_prior_of_the_environments(prior, inner, tmp_path):
+    weights, _, facts = loop.fit(tiny.task(tmp_path, "ifl", tiny.example("ifl") | {"base": inner, "prior": prior}))
+    wanted = facts["stream_prior"] if prior == "stream" else tiny.PROBLEM.prior
+    assert weights["own.base.log_prior"].exp().tolist() == pytest.approx(list(wanted), rel=1e-4)
+
+
+def test_a_base_is_one_with_what_is_around_it():
+    """Clock, own module and augmentation, through two layers."""
+    options = {"base": {"method": "randaug", "options": {"base": "tde"}}}
+    built = tiny.built(tiny.task("none", "ifl", options))
+    inner = built.method.innermost()
+    assert inner.clock is built.method.clock
+    assert inner.own is built.network.own.base.base and inner.own.mean.shape == (16,)
+    assert built.phases[0].augment.randaug and built.phases[0].augment.crop == 1
+
+
+def test_bbn_moves_from_the_first_branch_to_the_second():
+    method = tiny.built(tiny.task("none", "bbn")).method
+    one = base.Batch(torch.zeros(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64), torch.arange(3))
+    shares = []
+    for epoch in range(2):
+        method.clock.epoch = epoch
+        shares.append(method.batch((one, one)).share)
+    assert shares == [1.0, 0.75]
+
+
+def test_mixup_of_one_image_with_itself_is_that_image():
+    method = tiny.built(tiny.task("none", "mixup")).method
+    one = base.Batch(torch.rand(1, 3, 8, 8), torch.tensor([2]), torch.tensor([0]))
+    mixed = method.batch((one,))
+    assert torch.allclose(mixed.images, one.images) and mixed.other.tolist() == [2]
+
+
+def test_ldam_and_class_balanced_weigh_from_their_epoch_on():
+    out = SimpleNamespace(logits=torch.tensor([[2.0, 0, 0, 0], [0, 0, 0, 1.0]]))
+    batch = base.Batch(torch.zeros(2), torch.tensor([0, 3]), torch.arange(2))
+    for name, options in (("ldam", {"drw": 1}), ("class_balanced", {"start": 0.5})):
+        method = tiny.built(tiny.task("none", name, options)).method
+        method.own = method.build(16)
+        early = method.loss(out, batch)["loss"]
+        method.clock.epoch = 1
+        assert method.loss(out, batch)["loss"] != early
+
+
+def test_schedule_passes_its_augmentation_to_the_phase():
+    schedule = Schedule(epochs=1, batch=2, lr=0.1, weight_decay=0, augment={"randaug": True, "cutout": 4})
+    assert schedule.phase().augment.randaug and schedule.phase().augment.cutout == 4

@@ -1,0 +1,115 @@
+"""Batched augmentation beside Pillow, one image at a time; and what is drawn for whom."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+
+from ltpipe.methods.base import Augment
+from ltpipe.training import images, operations
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """Noise, narrow ranges, smooth gradients and one constant image; H != W."""
+    g = generator()
+    x = torch.randint(0, 256, (24, 15, 17, 3), generator=g, dtype=torch.uint8)
+    x[:6] = x[:6] // 5 + 40
+    smooth = torch.nn.functional.interpolate(255 * torch.rand(6, 3, 3, 3, generator=g), (15, 17), mode="bilinear")
+    x[6:12] = smooth.permute(0, 2, 3, 1).to(torch.uint8)
+    x[12] = 7
+    return x
+
+
+def by_pillow(pixels, strengths, operation):
+    return np.stack(
+        [np.asarray(operation(Image.fromarray(x.numpy()), s.item())) for x, s in zip(pixels, strengths, strict=True)]
+    )
+
+
+PILLOW = {
+    "colour": lambda image, s: ImageEnhance.Color(image).enhance(s),
+    "contrast": lambda image, s: ImageEnhance.Contrast(image).enhance(s),
+    "brightness": lambda image, s: ImageEnhance.Brightness(image).enhance(s),
+    "sharpness": lambda image, s: ImageEnhance.Sharpness(image).enhance(s),
+    "posterize": lambda image, s: ImageOps.posterize(image, int(4 + 2 * s)),
+    "solarize": lambda image, s: ImageOps.solarize(image, 130 * s),
+    "autocontrast": lambda image, s: ImageOps.autocontrast(image),
+    "equalize": lambda image, s: ImageOps.equalize(image),
+    "invert": lambda image, s: ImageOps.invert(image),
+}
+
+
+@pytest.mark.parametrize("name", PILLOW)
+def test_colours_as_pillow(name, pixels):
+    strengths = 0.1 + 1.8 * torch.rand(len(pixels), generator=generator(1))
+    ours = {"posterize": (4 + 2 * strengths).floor(), "solarize": 130 * strengths}.get(name, strengths)
+    found = operations._FUNCTIONS[name](pixels, ours).numpy()
+    assert (found == by_pillow(pixels, strengths, PILLOW[name])).all()
+
+
+@pytest.mark.parametrize("number", range(operations.GEOMETRIC))
+def test_geometry_as_pillow(number, pixels):
+    def move(image, s):
+        if number == 4:
+            return image.rotate(s, fillcolor=(operations.GREY,) * 3)
+        matrix = {0: (1, s, 0, 0, 1, 0), 1: (1, 0, 0, s, 1, 0), 2: (1, 0, s * 17, 0, 1, 0), 3: (1, 0, 0, 0, 1, s * 15)}
+        nearest = Image.Resampling.NEAREST
+        return image.transform(image.size, Image.Transform.AFFINE, matrix[number], nearest, fillcolor=(128,) * 3)
+
+    strengths = (torch.rand(len(pixels), generator=generator(2)) - 0.5) * (50 if number == 4 else 0.7)
+    found = operations.geometric(pixels, torch.full((len(pixels),), number), strengths).numpy()
+    assert (found != by_pillow(pixels, strengths, move)).mean() < 1e-3  # ties of rounding at most
+
+
+def test_strengths_of_the_recipe():
+    table = dict(zip(operations.NAMES, operations._STRENGTHS, strict=True))
+    assert table["shear_x"][9] == pytest.approx(0.3) and table["translate_y"][9] == pytest.approx(150 / 331)
+    assert table["posterize"] == [8, 8, 7, 7, 6, 6, 5, 5, 4, 4]
+    assert table["solarize"][0] == 256 and table["solarize"][9] == 0
+    assert len(operations.CIFAR10) == 25 and table.keys() >= {name for pair in operations.CIFAR10 for name, *_ in pair}
+
+
+def test_each_image_gets_its_own_operation(pixels):
+    """In a mixed batch every image comes out as it does in a batch of its operation alone."""
+    count = len(operations.NAMES)
+    batch, operation = pixels[8:9].expand(count + 1, -1, -1, -1), torch.arange(-1, count)
+    mixed = operations.apply(batch, operation, torch.full((count + 1,), 5), generator())
+    assert torch.equal(mixed[0], pixels[8])
+    for row in range(count + 1):
+        alone = torch.where(torch.arange(count + 1) == row, operation, -1)
+        found = operations.apply(batch, alone, torch.full((count + 1,), 5), generator())
+        assert torch.equal(found[row], mixed[row])
+        assert (found[torch.arange(count + 1) != row] == pixels[8]).all()
+    assert len({tuple(image.flatten().tolist()) for image in mixed}) == count + 1
+
+
+@pytest.mark.parametrize("augment", [{"randaug": True}, {"autoaugment": True, "cutout": 6}, {"crop": 2, "flip": True}])
+def test_a_function_of_the_generator(augment, pixels):
+    augment = Augment(**augment)
+    first = images.augmented(pixels, augment, generator(5))
+    assert first.dtype == torch.uint8 and first.shape == pixels.shape
+    assert torch.equal(first, images.augmented(pixels, augment, generator(5)))
+    assert not torch.equal(first, images.augmented(pixels, augment, generator(6)))
+
+
+def test_no_augmentation_changes_nothing(pixels):
+    assert torch.equal(images.augmented(pixels, Augment(), generator()), pixels)
+
+
+def test_cutout_hides_one_square():
+    x = torch.full((50, 20, 20, 3), 200, dtype=torch.uint8)
+    black = (images.augmented(x, Augment(cutout=6), generator()) == 0).all(dim=3)
+    hidden = black.sum(dim=(1, 2))
+    assert hidden.max() == 36 and hidden.min() >= 9  # a centre in a corner leaves a quarter
+    assert (black.any(2).sum(1) * black.any(1).sum(1) == hidden).all()  # a rectangle
+
+
+def test_half_of_the_draws_leave_an_image_alone():
+    x = torch.randint(0, 256, (4000, 4, 4, 3), generator=generator(), dtype=torch.uint8)
+    same = (operations.randaug(x, generator(3)) == x).flatten(1).all(1).double().mean()
+    assert 0.25 < same < 0.45  # 1/4, and operations that do nothing to so small an image
