@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,8 +95,12 @@ def validation(manifest, raw, expect):
 
 @pytest.fixture(scope="session")
 def cell(manifest, spec):
-    """cell(run, seed, wrong): a cell with a share `wrong` of wrong predictions, drawn from the run and seed."""
+    """cell(run, seed, wrong): a cell with a share `wrong` of wrong predictions, drawn from the run and seed.
 
+    A cell is made once for all tests: one that changes it takes a copy.
+    """
+
+    @cache
     def make(run="ce", seed=0, wrong=0.1, split="train_glt"):
         random = np.random.RandomState(zlib.crc32(f"{run}.{seed}".encode()))
         rows = manifest[manifest["role"] != "train"].reset_index(drop=True)

@@ -176,7 +176,7 @@ def test_a_report_names_every_expectation_of_the_suite(validation, expect, raw):
     assert len(validation[0]["expectations"]) == len(suite(expect, 1, raw))
 
 
-@pytest.mark.parametrize("column", ["id", "image", "label", "split"])
+@pytest.mark.parametrize("column", ["image", "label"])
 def test_a_manifest_without_a_column_is_refused_and_not_a_crash(column, manifest, raw, expect):
     report, _ = validate(manifest.drop(columns=column), raw, expect)
     assert {COLUMN_LIST, f"{NOT_NULL} {column}"} <= set(failed(report))
@@ -184,13 +184,11 @@ def test_a_manifest_without_a_column_is_refused_and_not_a_crash(column, manifest
         admit(manifest, report)
 
 
-def test_a_file_that_is_there_and_is_empty_is_refused(manifest, tmp_path, expect):
+def test_a_file_that_is_there_and_is_empty_is_a_violation(manifest, tmp_path):
     (tmp_path / "full.png").write_bytes(b"x")
     (tmp_path / "empty.png").touch()
-    full = put("file", "full.png", split="val", label=0)(manifest.copy())
-    assert validate(full, tmp_path, expect)[0]["success"] is True
-    report, _ = validate(put("file", "empty.png", split="val", label=1)(full), tmp_path, expect)
-    assert failed(report)[FILES]["examples"] == ["empty.png"]
+    rows = manifest.iloc[:4].assign(file=["full.png", "empty.png", "absent.png", "17"])
+    assert rules.files_exist(rows, str(tmp_path)) == ["empty.png", "absent.png"]
 
 
 def test_an_empty_manifest_is_refused(manifest, raw, expect):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score
 
@@ -73,6 +73,7 @@ def test_f1_is_the_harmonic_mean_of_the_overall_numbers():
 
 
 @given(pairs)
+@settings(max_examples=60)
 def test_accuracy_precision_and_confusion_agree_with_scikit_learn(case):
     classes, ((*labels,), (*predicted,)) = case[0], case[1].T
     y, p = np.array(labels), np.array(predicted)
@@ -83,6 +84,7 @@ def test_accuracy_precision_and_confusion_agree_with_scikit_learn(case):
 
 
 @given(st.integers(0, 10**6))
+@settings(max_examples=40)
 def test_groups_of_a_balanced_test_set_average_to_the_whole(seed):
     found = of_split(balanced(seed), 10)
     for metric in ("accuracy", "precision"):

@@ -7,7 +7,6 @@ import pytest
 
 from ltpipe.evaluation.claims import Claim, Claims, hold
 from ltpipe.evaluation.judge import Gate, Reported, judge, summarise
-from ltpipe.evaluation.plots import draw
 from ltpipe.evaluation.report import markdown, report
 
 RUNS = ("ce", "logit_adjust")
@@ -167,13 +166,9 @@ def test_the_same_numbers_give_the_same_bytes(written, verdict, validation, show
     assert report(verdict, validation[0], CLAIMS, *shown) == written
 
 
-def test_other_numbers_give_another_figure(written, verdict, shown, cell):
-    changed = draw(verdict["summaries"], [cell("ce", 0, 0.6).details, *shown[1:6]], {})
-    assert all(changed[name] != written[name] for name in ("classes.png", "confusion.png", "reliability.png"))
-    assert changed["groups.png"] == written["groups.png"]
-
-
-def test_runs_of_different_protocols_and_a_run_that_trains_nothing_share_one_report(cell, manifest, spec, validation):
+def test_runs_of_different_protocols_and_a_run_that_trains_nothing_share_one_report(
+    cell, manifest, spec, validation, written
+):
     glt, alt = cell("ce", 0), cell("ce_balanced", 0, split="train_cbl")
     summaries = [summarise(PAPER, glt.metrics), summarise(Reported(why="nobody reports it"), alt.metrics)]
     nothing = Gate(metrics=["glt.accuracy.all"], against="nothing")
@@ -183,4 +178,5 @@ def test_runs_of_different_protocols_and_a_run_that_trains_nothing_share_one_rep
     table = {key: cells for key, *cells in rows(files["report.md"].decode(), "Every metric")}
     assert table["alt.accuracy.all"][0] == "-"
     assert table["glt.accuracy.all"][1] == "-"
-    assert len(files) == 6
+    assert set(files) == set(written)
+    assert all(files[name] != written[name] for name in files)

@@ -18,6 +18,7 @@ import click
 import numpy as np
 
 from ltpipe.atomic import write
+from ltpipe.data.decode import decode
 from ltpipe.data.manifest import fingerprint
 from ltpipe.data.tables import Table
 from ltpipe.specs import Refused
@@ -109,19 +110,20 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def read(path: Path, size: int, resize: bool) -> np.ndarray:
-    """An image file as uint8 size x size x 3; another size is refused unless `resize` (bilinear)."""
+    """An image file as uint8 size x size x 3, decoded as training images are.
+
+    Another size is refused unless `resize`: shorter side to `size`, then the centre square.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+            width, height = file.size
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise Refused(f"cannot read {path} as an image: {error}") from None
-    if image.size != (size, size):
-        if not resize:
-            raise Refused(f"{path} is {image.width} x {image.height}; the model takes {size} x {size} (or --resize)")
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    if (width, height) != (size, size) and not resize:
+        raise Refused(f"{path} is {width} x {height}; the model takes {size} x {size} (or --resize)")
+    return np.asarray(decode([path], size)[0])
 
 
 def _write(text: str, out: Path | None) -> None:
@@ -139,7 +141,7 @@ def _write(text: str, out: Path | None) -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="CSV to write; default: standard output.")
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--resize", is_flag=True, help="Resize images of another size (bilinear) instead of refusing them.")
+@click.option("--resize", is_flag=True, help="Resize and crop images of another size instead of refusing them.")
 def main(model: Path, images: tuple[Path, ...], out: Path | None, provider: str, resize: bool) -> None:
     """Predict the class of each image (files, or folders searched for images): path, label, class, probability."""
     session = open_session(model.read_bytes(), provider)

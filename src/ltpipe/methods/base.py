@@ -247,8 +247,8 @@ class Method:
 
         if len(streams) == 1:
             return streams[0]
-        fields = ("images", "labels", "index")
-        return Batch(*(torch.cat([getattr(s, field) for s in streams]) for field in fields))
+        images, labels, index = (torch.cat([getattr(s, f) for s in streams]) for f in ("images", "labels", "index"))
+        return Batch(images, labels, index)
 
     def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         """The loss under "loss", and any parts to log under names of their own; float32 logits come in."""

@@ -39,13 +39,16 @@ class Method(base.Method):
 
     def finish(self, network: "Network", embed: base.Embed) -> dict[str, Any]:
         import torch
+        from torch import nn
 
-        weight = network.head.weight.detach()
+        head = network.head
+        assert isinstance(head, nn.Linear)
+        weight = head.weight.detach()
         found: dict[str, Any] = {"tau": self.config.tau}
         if self.config.tau == "val":
             val = base.whole(embed("val"))
             found = choose(lambda tau: val.features @ normalised(weight, tau).T, val.labels, self.problem.classes)
         with torch.no_grad():
-            network.head.weight.copy_(normalised(weight, found["tau"]))
-            network.head.bias.zero_()
+            head.weight.copy_(normalised(weight, found["tau"]))
+            head.bias.zero_()
         return found

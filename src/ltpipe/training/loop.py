@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ltpipe.data.manifest import GROUPS
 from ltpipe.methods.base import Augment, Batch, Embedding, Method, Phase, Problem
+from ltpipe.models.branches import Branches
 from ltpipe.models.network import Network, Output
 from ltpipe.models.spec import Model
 from ltpipe.runs import Run, build
@@ -93,7 +94,9 @@ def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict
 def _fresh(task: Task) -> State:
     problem = Problem(task.train.labels.cpu().numpy(), task.classes)
     network, method = build(task.run, task.model, problem)
-    network.backbone.split = method.needs().split
+    for part in network.backbone.modules():
+        if isinstance(part, Branches):
+            part.split = method.needs().split
     if task.start is not None:
         kept = {k: v for k, v in task.start.items() if k.split(".")[0] in method.needs().keeps}
         new = {k: v for k, v in network.state_dict().items() if k.split(".")[0] not in method.needs().keeps}
@@ -101,7 +104,7 @@ def _fresh(task: Task) -> State:
             network.load_state_dict(kept | new)
         except RuntimeError as error:
             raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {error}") from None
-    network.to(device=task.device, memory_format=torch.channels_last)
+    network.to(task.device).to(memory_format=torch.channels_last)
     return State(network, method)
 
 
