@@ -138,10 +138,11 @@ def accepted(accepted_file):
 
 @pytest.fixture
 def workplace(tmp_path):
-    """A copy of the project without data and without accepted baselines, for commands that write."""
-    for folder in ("conf/base", "pipelines"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "dvc"))
-    for file in ("pyproject.toml", "conf/logging.yml"):
+    """A copy of the project with the embedded benchmark alone, without data and accepted baselines: for commands."""
+    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines", ignore=shutil.ignore_patterns("__pycache__", "dvc"))
+    files = ["pyproject.toml", "conf/logging.yml", "conf/base/parameters/digits_glt.yml"]
+    for file in [*files, *(path.relative_to(ROOT).as_posix() for path in (ROOT / "conf/base").glob("*.yml"))]:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "src").mkdir()
     return tmp_path

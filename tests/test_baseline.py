@@ -1,6 +1,7 @@
 """The accepted baseline: what it stores image by image, and the command that writes it."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -89,7 +90,7 @@ def test_accept_refuses_an_unknown_benchmark_with_the_valid_names(root, monkeypa
     monkeypatch.chdir(root)
     done = CliRunner().invoke(main, ["digits", "--reason", "x"])
     assert done.exit_code == 2
-    assert "no benchmark 'digits'; benchmarks: digits_glt" in done.output
+    assert re.search("no benchmark 'digits'; benchmarks: .*digits_glt", done.output)
 
 
 @pytest.mark.parametrize("arguments", [["digits_glt"], ["digits_glt", "--reason", "  "]])

@@ -144,6 +144,15 @@ def test_resize_is_bilinear_and_leaves_an_image_of_the_right_size_as_it_is(tmp_p
     assert (read(tmp_path / "x.png", 8, resize=True) == np.asarray(picture)).all()
 
 
+def test_resize_keeps_the_centre_square(model, tmp_path):
+    pixels = np.zeros((8, 40, 3), np.uint8)
+    pixels[:] = COLOURS["red"]
+    pixels[:, 16:24] = COLOURS["blue"]
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    done = run(model, tmp_path / "x.png", "--resize")
+    assert [row["class"] for row in rows(done.stdout)] == ["blue"]
+
+
 def test_out_is_the_same_text_as_a_file_and_nothing_on_the_terminal(model, pictures, tmp_path):
     out = tmp_path / "results/predictions.csv"
     done = run(model, pictures, "--out", out)
@@ -185,6 +194,20 @@ def cut_off():
     return content[: len(content) // 2]
 
 
+def bad_pixels():
+    """A PNG whose pixels do not decompress, because one byte in their middle is another."""
+    content = bytearray(saved("PNG"))
+    content[len(content) // 2] ^= 0xFF
+    return bytes(content)
+
+
+def width_that_is_no_integer():
+    """A TIFF that states its width (tag 256) as a fraction (type 5)."""
+    content = saved("TIFF")
+    place = content.index(b"\x00\x01\x04\x00\x01\x00\x00\x00")
+    return content[: place + 2] + b"\x05" + content[place + 3 :]
+
+
 def bomb():
     """A header that states 20,000 x 20,000 pixels."""
     content = saved("BMP")
@@ -199,7 +222,7 @@ def junk_chunk():
     return content[:33] + chunk + b"\x00\x00\x00\x10\xdd\x57\xaf\x05" + bytes(40)
 
 
-@pytest.mark.parametrize("broken", [cut_off, bomb, junk_chunk])
+@pytest.mark.parametrize("broken", [cut_off, bad_pixels, bomb, junk_chunk, width_that_is_no_integer])
 def test_a_broken_image_is_refused_by_name(model, tmp_path, broken):
     (tmp_path / "x.png").write_bytes(broken())
     message = refused(model, tmp_path / "x.png", "--resize")

@@ -19,8 +19,8 @@ def _counts(manifest: Table, split: str, column: str, size: int) -> np.ndarray:
 
 def files_exist(manifest: Table, folder: str) -> list[str]:
     """Every file below `folder` is there and is not empty; a number is a row of the source's own array, not a file."""
-    files = [file for file in manifest["file"].unique() if not file.isdigit()]
-    return [file for file in files if not _filled(f"{folder}/{file}")]
+    files = manifest["file"].drop_duplicates()
+    return [file for file in files[~files.str.isdigit()] if not _filled(f"{folder}/{file}")]
 
 
 def _filled(path: str) -> bool:

@@ -56,7 +56,7 @@ class Problem:
 class Clock:
     """Where training is, set by the loop; a method and its base share one.
 
-    phase: index into what `phases` returned. epoch: over all phases, from 0. epochs: of all phases together.
+    phase: index into what `phases` returned. epoch: over all phases, from 0; in `finish` it is `epochs`, their sum.
     """
 
     phase: int = 0

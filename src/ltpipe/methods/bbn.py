@@ -4,7 +4,9 @@
 
 z_1 is of an image of the uniform stream, z_2 of one of the reversed stream (class probability in proportion to
 n_max / n_c), each through its own branch on a shared trunk; both streams have N images, an epoch 2 N. At test l = 1/2,
-hence s = W_1 z_1 + W_2 z_2. No bias. The code of Tang et al., 2022 is one epoch late (epoch - 1, from 0).
+hence s = W_1 z_1 + W_2 z_2. No bias.
+
+Where the authors' code differs: that of Tang et al., 2022 has epoch - 1 (from 0) in place of epoch.
 """
 
 from typing import TYPE_CHECKING

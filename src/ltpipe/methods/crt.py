@@ -1,9 +1,11 @@
 """Classifier re-training (Kang et al., ICLR 2020, cRT): a new head on a finished run's frozen backbone, class-balanced.
 
 The head is initialised anew and trained with class-aware sampling, cosine rate from `lr` to 0. The backbone stays in
-eval mode: its batch-norm statistics are those of stage 1. The authors' code (and that of Tang et al., 2022) leaves it
-in training mode, so that they drift to the class-balanced stream's: `drift: true`. The start may be any finished run
-with one feature vector an image, whatever its head.
+eval mode: its batch-norm statistics are those of stage 1. The start may be any finished run with one feature vector an
+image, whatever its head.
+
+Where the authors' code differs: it (and that of Tang et al., 2022) leaves the backbone in training mode, so that its
+batch-norm statistics drift to the class-balanced stream's; `drift: true` does the same.
 """
 
 from ltpipe.methods import base

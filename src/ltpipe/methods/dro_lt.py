@@ -14,7 +14,7 @@ The CE of phase 2 is weighted by n_c (`ce_weights: lt`), which gives it the long
 class-balanced sampling. Centroids are running sums of ONE pass over the training split at the start of an epoch, kept
 in a buffer and constant for the epoch.
 
-Where the authors' code differs from the defaults here, and the option that reproduces it:
+Where the authors' code differs: (options that reproduce it are named)
 * It gives a positive pair the radius of another image's class, because it pairs a centroid-by-centroid list with an
   image-by-image one: `epsilon_assignment: reference`.
 * Learned radii are unconstrained: their gradient (kappa / T) (1 - sum of p over positives) >= 0 only ever shrinks

@@ -10,7 +10,7 @@ environments share (algorithm 1 of the paper, "an IRM version of centre loss"):
     cosine      mean_b 1 - cos(z_b, C_yb)
     centres     C_y <- C_y + 2 rate (n_y / B) (mean of class y's z - C_y) after the step; rate 0.5
 
-Where the authors' code differs from the defaults here, and the option that reproduces it:
+Where the authors' code differs: (options that reproduce it are named)
 * Scores come from the training epoch's augmented, drifting forward passes, and an image that was not drawn (13.5 %)
   gets weight 0 in the new environment. Here: a pass of its own without augmentation (`scores: pass`), or, with
   `scores: epoch`, the collected scores, the images not drawn getting their class's mean.

@@ -5,8 +5,10 @@
     loss = CE(s - scale m_y onehot(y))                      prediction argmax s
 
 DRW, deferred re-weighting: from `drw` on the loss has class-balanced weights (Cui et al., CVPR 2019, beta), as a
-weighted mean over the batch. The authors' code re-weights from epoch 160 of 200 (`drw: 0.8`); the paper's text has
-weights 1 / n_c, which is beta = 1.
+weighted mean over the batch, as in the authors' code: from epoch 160 of 200 (`drw: 0.8`). The paper's text has weights
+1 / n_c, which is beta = 1.
+
+Where the authors' code differs: it keeps the epoch with the best accuracy on the test set; here it is the last.
 """
 
 from typing import TYPE_CHECKING

@@ -2,8 +2,8 @@
 
     s_c <- f_c s_c (weight and bias alike), f = 1 at the start, trained with class-aware sampling
 
-The backbone stays in eval mode; the authors' code leaves it in training mode, so that its batch-norm statistics drift:
-`drift: true`.
+Where the authors' code differs: it leaves the backbone in training mode, so that its batch-norm statistics drift to the
+class-balanced stream's; `drift: true` does the same.
 """
 
 from typing import TYPE_CHECKING

@@ -7,6 +7,9 @@ s_e are cosine logits times `scale`; s, their mean, has no gradient here; divers
 v_c = C pi_c balance + 1 - balance. Authors' values of `diversity` and `balance`: ImageNet-LT -0.2 and 0.02,
 CIFAR-100-LT -0.45 and 0.05, iNaturalist `balance` 0.015. Stage 1 of the paper: all experts answer, their mean is the
 prediction; no routing.
+
+Where the authors' code differs: its CIFAR runs keep the epoch with the best accuracy on the test set; here it is the
+last.
 """
 
 from typing import TYPE_CHECKING

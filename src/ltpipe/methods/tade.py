@@ -4,8 +4,8 @@
     expert 2  CE(s_2 + log pi)                                   uniform
     expert 3  CE(s_3 + log pi - tau log pi_inverse)              reversed; pi_inverse: prior with sorted values reversed
 
-The loss is the sum. The weights of the experts that the paper learns on unlabelled test images are not: nothing here
-sees a test image. Heads are cosine (scale 30), as of the RIDE network that the authors use.
+The loss is the sum. The paper's weights of the experts are learned on unlabelled test images; here nothing sees a test
+image. Heads are cosine (scale 30), as of the RIDE network that the authors use.
 """
 
 from typing import TYPE_CHECKING, Literal

@@ -1,8 +1,9 @@
 """tau-normalised classifier (Kang et al., ICLR 2020): W_c / ||W_c||^tau of a finished run, the bias dropped.
 
-Nothing is trained. tau = "val" picks the tau of 0, 0.1, ..., 3 with the best macro recall on the validation split; the
-authors' code prints every tau on the split it is given, which leaks where that is the test set. It depends on norms
-that follow class frequency, which holds with SGD and fails with Adam (Menon et al., 2021, figure 1).
+Nothing is trained. tau = "val" picks the tau of 0, 0.1, ..., 3 with the best macro recall on the validation split. It
+depends on norms that follow class frequency, which holds with SGD and fails with Adam (Menon et al., 2021, figure 1).
+
+Where the authors' code differs: it prints every tau on the split it is given, which leaks where that is the test set.
 """
 
 from typing import TYPE_CHECKING, Any, Literal

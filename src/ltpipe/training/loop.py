@@ -86,6 +86,7 @@ def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict
             _run_phase(task, state, phases, number, saved)
             saved = None
     state.network.eval()
+    state.method.clock.epoch = state.method.clock.epochs
     facts = state.method.finish(state.network, lambda split: _embed(task, state, split))
     task.resume.unlink(missing_ok=True)
     return state.network.state_dict(), state.history, facts

@@ -80,7 +80,8 @@ def choose(rows: np.ndarray, images: int, val: Val, random: np.random.RandomStat
     if val.cut == "official":
         return kept, rest[:0]
     if val.cut == "rest":
-        return kept, rest[len(rest) - min(val.size().of(images), len(rest)) :]
+        wanted = val.per_class or val.size().of(images)
+        return kept, rest[max(len(rest) - wanted, 0) :]
     cut = min(val.size().of(images), max(images - 1, 0))
     return kept[: images - cut], kept[images - cut :]
 

@@ -5,7 +5,7 @@
 
 Where images have an attribute, each cut has the attributes of its class in proportion; the manifest's `attribute` is
 the rank of the attribute inside its class, 0 the most frequent. official: the index's own train and test are taken as
-they are, and its own val where it has one; else val is cut from train.
+they are, and its own val where it has one; else val is cut from train. Images without a split are then left out.
 """
 
 import numpy as np

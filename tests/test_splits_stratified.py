@@ -1,0 +1,115 @@
+"""Splits of images of which nobody made splits: every class and attribute in proportion, none in two roles."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ltpipe.data.split import Split, draw
+from ltpipe.specs import Refused
+
+GROUPS = {"by": "count", "many": 100, "medium": 20}
+
+
+def make_index(sizes=(200, 100, 40, 10), attributes=True, seed=0):
+    random = np.random.RandomState(seed)
+    labels = random.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    image = [f"{i:04d}.png" for i in range(len(labels))]
+    return pd.DataFrame(
+        {
+            "image": image,
+            "source": image,
+            "file": image,
+            "label": labels,
+            "class_name": [f"c{label}" for label in labels],
+            "attribute": random.choice([3, 0, 1], len(labels), p=[0.6, 0.3, 0.1]) if attributes else -1,
+            "official": "",
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def index():
+    return make_index()
+
+
+def split(**options):
+    return Split(kind="stratified", options={"groups": GROUPS, **options})
+
+
+def table(manifest):
+    return manifest.groupby(["split", "label"]).size().unstack(fill_value=0)
+
+
+def test_each_class_is_cut_in_proportion(index):
+    found = table(draw(index, split(test={"fraction": 0.2}, val={"fraction": 0.1})))
+    assert found.loc["test"].tolist() == [40, 20, 8, 2]
+    assert found.loc["val"].tolist() == [16, 8, 3, 1]
+    assert found.sum().tolist() == [200, 100, 40, 10]
+
+
+def test_a_fraction_of_a_tiny_class_is_one_image():
+    found = table(draw(make_index((50, 3)), split()))
+    assert found[1].to_dict() == {"test": 1, "train": 1, "val": 1}
+
+
+def test_attributes_are_cut_in_proportion(index):
+    manifest = draw(index, split(test={"fraction": 0.2}))
+    largest = manifest[manifest["label"] == 0]
+    share = largest.groupby("split")["attribute"].value_counts(normalize=True).unstack(fill_value=0)
+    assert (share.loc["test"] - share.loc["train"]).abs().max() < 0.05
+
+
+def test_the_attribute_becomes_its_rank_in_the_class(index):
+    manifest = draw(index, split())
+    for _, rows in manifest.groupby("label"):
+        sizes = rows["attribute"].value_counts().sort_index()
+        assert sizes.index.tolist() == list(range(len(sizes)))
+        assert (np.diff(sizes) <= 0).all()
+
+
+def test_without_attribute_it_stays_minus_one():
+    assert set(draw(make_index(attributes=False), split())["attribute"]) == {-1}
+
+
+def test_a_long_tail_may_be_imposed_on_train():
+    profile = {"shape": "exponential", "largest": 50, "rho": 10}
+    found = table(draw(make_index((100, 100, 100)), split(profile=profile)))
+    assert found.loc["train"].tolist() == [50, 15, 5]
+    assert found.loc["test"].tolist() == [20, 20, 20]
+
+
+def test_the_splits_that_came_with_the_images_are_kept(index):
+    own = index.assign(official=np.where(np.arange(len(index)) % 4 == 0, "test", "train"))
+    manifest = draw(own, split(official=True))
+    assert set(manifest.loc[manifest["split"] == "test", "image"]) == set(own.loc[own["official"] == "test", "image"])
+    assert (manifest["split"] == "val").any()
+
+
+def test_an_own_val_is_kept_too(index):
+    own = index.assign(official=np.array(["train", "val", "test"])[np.arange(len(index)) % 3])
+    manifest = draw(own, split(official=True))
+    assert {name: set(rows["image"]) for name, rows in manifest.groupby("split")} == {
+        name: set(rows["image"]) for name, rows in own.groupby("official")
+    }
+
+
+def test_no_image_is_in_two_splits_and_another_seed_is_another_cut(index):
+    one, two = (draw(index, split(seed=seed)) for seed in (0, 1))
+    assert not one["image"].duplicated().any()
+    assert set(one.loc[one["split"] == "test", "image"]) != set(two.loc[two["split"] == "test", "image"])
+    pd.testing.assert_frame_equal(draw(index, split(seed=0)), one)
+
+
+def test_a_class_that_is_too_small_is_refused():
+    with pytest.raises(Refused, match="too few images to cut val and leave some: class 1 has 1"):
+        draw(make_index((50, 2)), split())
+
+
+def test_images_that_share_a_source_are_refused(index):
+    with pytest.raises(Refused, match="share a source"):
+        draw(index.assign(source="one"), split())
+
+
+def test_official_without_test_images_is_refused(index):
+    with pytest.raises(Refused, match="no image of the official split 'test'"):
+        draw(index.assign(official="train"), split(official=True))
