@@ -15,7 +15,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 
 from ltpipe.atomic import write
-from ltpipe.benchmark import load
+from ltpipe.benchmark import load, names
 from ltpipe.evaluation.baseline import baseline
 from ltpipe.pipeline_registry import project
 from ltpipe.specs import Refused
@@ -27,9 +27,9 @@ from ltpipe.specs import Refused
 def main(benchmark: str, reason: str) -> None:
     """Accept the measured numbers of BENCHMARK as its baseline."""
     root = project()
-    specs = load(root / "conf/base")
-    if benchmark not in specs:
-        raise Refused(f"no benchmark {benchmark!r}; benchmarks: {', '.join(specs)}")
+    if benchmark not in (known := names(root / "conf/base")):
+        raise Refused(f"no benchmark {benchmark!r}; benchmarks: {', '.join(known)}")
+    specs = load(root / "conf/base", [benchmark])
     if not reason.strip():
         raise Refused("--reason must say why")
     bootstrap_project(root)

@@ -1,6 +1,7 @@
 """Benchmark: one YAML file of conf/base/parameters, as a block of blocks; validated whole before anything runs."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ltpipe.specs import Refused, Spec, parse
 from ltpipe.training.schedule import Schedule
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+REFERENCE = re.compile(r"\$\{(\w+)\.")
 
 
 class Row(Spec):
@@ -114,16 +116,30 @@ class Benchmark(Spec):
             run = self.runs[run.start_from].train
 
 
-def load(folder: Path) -> dict[str, Benchmark]:
-    """Every benchmark of conf/base/parameters by name; the file name is the name.
+def names(folder: Path) -> list[str]:
+    """The benchmarks of conf/base/parameters: the file name is the name."""
+    found = sorted(path.stem for path in (folder / "parameters").glob("*.yml"))
+    if not found:
+        raise Refused(f"no benchmark in {folder / 'parameters'}: one .yml file a benchmark")
+    return found
+
+
+def load(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Benchmark]:
+    """The benchmarks `wanted` (default: all) by name; those that they refer to are read, and no others.
 
     Raises Refused, naming file, key and valid keys, where one is not a benchmark.
     """
-    paths = {path.stem: path for path in sorted((folder / "parameters").glob("*.yml"))}
-    if not paths:
-        raise Refused(f"no benchmark in {folder / 'parameters'}: one .yml file a benchmark")
-    blocks = resolved([read(path) for path in paths.values()])
-    return {name: parse(Benchmark, blocks[name], f"{path}, {name}") for name, path in paths.items()}
+    asked = [name for name in names(folder) if wanted is None or name in wanted]
+    files: dict[str, dict[str, Any]] = {}
+    queue = list(asked)
+    while queue:
+        name = queue.pop()
+        if name not in files:
+            path = folder / "parameters" / f"{name}.yml"
+            files[name] = read(path)
+            queue += [other for other in REFERENCE.findall(path.read_text()) if other in names(folder)]
+    blocks = resolved([files[name] for name in sorted(files)])
+    return {name: parse(Benchmark, blocks[name], f"{folder / 'parameters' / name}.yml, {name}") for name in asked}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -131,7 +147,7 @@ def read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
     except yaml.YAMLError as error:
         raise Refused(f"{path}: not YAML: {error}") from None
     if not isinstance(content, dict) or list(content) != [path.stem]:
@@ -145,7 +161,7 @@ def resolved(files: list[dict[str, Any]]) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        whole = OmegaConf.merge(*map(OmegaConf.create, files))
+        whole = OmegaConf.merge({}, *map(OmegaConf.create, files))
         blocks: Any = OmegaConf.to_container(whole, resolve=True)
     except OmegaConfBaseException as error:
         raise Refused(f"a reference between benchmark files: {error}") from None

@@ -20,7 +20,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Pipeline
 
-from ltpipe.benchmark import Benchmark, load, read
+from ltpipe.benchmark import Benchmark, load, names, read
 from ltpipe.pipeline_registry import DEFAULT, project
 from ltpipe.provenance import closure, source
 from ltpipe.specs import Refused, Spec
@@ -107,15 +107,15 @@ class Projection:
 
 def text(name: str, root: Path) -> str:
     """The content of dvc.yaml for one benchmark."""
-    specs = load(root / "conf/base")
-    if name not in specs:
-        raise Refused(f"no benchmark {name!r}; benchmarks: {', '.join(specs)}")
+    if name not in (known := names(root / "conf/base")):
+        raise Refused(f"no benchmark {name!r}; benchmarks: {', '.join(known)}")
+    spec = load(root / "conf/base", [name])[name]
     bootstrap_project(root)
     from kedro.framework.project import pipelines as registered
 
     with KedroSession.create(project_path=root) as session:
         catalog = session.load_context().catalog  # type: ignore[attr-defined]
-        stages = Projection(root, name, specs[name], registered[name], catalog).stages()
+        stages = Projection(root, name, spec, registered[name], catalog).stages()
     content: dict[str, Any] = {"stages": stages}
     if name != DEFAULT:
         stages.update({key: {"wdir": "../../..", **stage} for key, stage in stages.items()})

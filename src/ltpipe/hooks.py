@@ -7,11 +7,12 @@ from kedro.framework.hooks import hook_impl
 from kedro.pipeline.node import Node
 
 from ltpipe.benchmark import Benchmark
+from ltpipe.pipeline_registry import asked
 from ltpipe.specs import Refused, parse
 
 
 class WholeParameters:
-    """Every benchmark's parameters, with the environment's and the command line's changes, or one clear message."""
+    """The parameters of the benchmarks asked for, with the environment's and the command line's changes."""
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
@@ -20,8 +21,8 @@ class WholeParameters:
         known = {name for name, block in named.items() if isinstance(block, dict) and "runs" in block}
         if unknown := sorted(set(named) - known):
             raise Refused(f"parameters of no benchmark: {', '.join(unknown)}; benchmarks: {', '.join(sorted(known))}")
-        for name, block in named.items():
-            parse(Benchmark, block, f"parameters of {name}")
+        for name in asked(sorted(known)):
+            parse(Benchmark, named[name], f"parameters of {name}")
 
 
 class StaleOutputs:

@@ -8,7 +8,7 @@ from kedro.pipeline import Pipeline
 from kedro.utils import find_kedro_project
 
 import pipelines
-from ltpipe.benchmark import load
+from ltpipe.benchmark import load, names
 from ltpipe.specs import Refused
 
 DEFAULT = "digits_glt"
@@ -30,17 +30,26 @@ def project() -> Path:
     return Path(find_kedro_project(Path.cwd()) or Path.cwd())
 
 
-def register_pipelines() -> dict[str, Pipeline]:
-    """The graphs of the benchmarks that were asked for (all, where none was named), and `__default__`.
+def asked(known: list[str]) -> list[str]:
+    """The benchmarks that the command names, in the order of `known`; all, where it names none."""
+    requested = registered._requested_pipelines  # set by `kedro run`; Kedro's find_pipelines reads it in the same way
+    if requested is None:
+        return known
+    default = DEFAULT if DEFAULT in known else known[0]
+    wanted = {default if name == "__default__" else name for name in requested}
+    return [name for name in known if name in wanted]
 
-    A start that needs one benchmark does not pay for the graphs of the others.
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """The graphs of the benchmarks that were asked for, and `__default__`.
+
+    A start that needs one benchmark pays for the files and graphs of no other.
     """
-    specs = load(project() / "conf/base")
-    default = DEFAULT if DEFAULT in specs else next(iter(specs))
-    asked = registered._requested_pipelines  # set by `kedro run`; Kedro's find_pipelines reads it in the same way
-    wanted = set(specs) if asked is None else {default if name == "__default__" else name for name in asked}
-    found = Registered(list(specs))
-    found.update({name: pipelines.benchmark(name, spec) for name, spec in specs.items() if name in wanted})
+    known = names(project() / "conf/base")
+    specs = load(project() / "conf/base", asked(known))
+    found = Registered(known)
+    found.update({name: pipelines.benchmark(name, spec) for name, spec in specs.items()})
+    default = DEFAULT if DEFAULT in known else known[0]
     if default in found:
         found["__default__"] = found[default]
     return found

@@ -139,7 +139,9 @@ def kmeans(
     Raises Refused where a class has fewer images than clusters.
     """
     import os
+    import warnings
 
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     from tqdm import tqdm
 
@@ -157,23 +159,20 @@ def kmeans(
     # OpenMP's limit is a thread's own, hence set in each; BLAS's is the process's
     workers = threads or os.cpu_count() or 1
     with (
+        warnings.catch_warnings(),  # the filters are the process's, hence not in the threads
         threadpool_limits(1),
         ThreadPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool,
         tqdm(total=len(classes), desc="cluster", disable=None) as bar,
     ):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different images than clusters: some stay empty
         for _ in pool.map(one, range(len(classes))):
             bar.update(1)
     return found
 
 
 def _one(features: np.ndarray, count: int, restarts: int, seed: int) -> np.ndarray:
-    import warnings
-
     from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different images than clusters: some stay empty
-        model = KMeans(count, n_init=restarts, random_state=seed, copy_x=False)
-        found: np.ndarray = model.fit_predict(np.array(features, dtype=np.float32))
+    model = KMeans(count, n_init=restarts, random_state=seed, copy_x=False)
+    found: np.ndarray = model.fit_predict(np.array(features, dtype=np.float32))
     return found
