@@ -137,7 +137,7 @@ def accepted(accepted_file):
 
 
 @pytest.fixture
-def workplace(tmp_path):
+def copied(tmp_path):
     """A copy of the project with the embedded benchmark alone, without data and accepted baselines: for commands."""
     shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines", ignore=shutil.ignore_patterns("__pycache__", "dvc"))
     files = ["pyproject.toml", "conf/logging.yml", "conf/base/parameters/digits_glt.yml"]

@@ -101,36 +101,36 @@ def test_accept_refuses_to_accept_without_a_reason(root, monkeypatch, arguments)
     assert "--reason" in done.output
 
 
-def accept(workplace, environment, reason="a better loss"):
+def accept(copied, environment, reason="a better loss"):
     command = [sys.executable, "-m", "ltpipe.accept", "digits_glt", "--reason", reason]
-    return subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=copied, env=environment, capture_output=True, text=True)
 
 
-def test_accept_writes_nothing_where_a_cell_is_not_measured(workplace, environment):
-    done = accept(workplace, environment)
+def test_accept_writes_nothing_where_a_cell_is_not_measured(copied, environment):
+    done = accept(copied, environment)
     assert done.returncode == 2, done.stderr
     assert "not every cell is measured; kedro run --pipeline=digits_glt first" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (workplace / "conf/accepted").exists()
+    assert not (copied / "conf/accepted").exists()
 
 
-def test_accept_writes_the_baseline_of_every_cell_and_says_what_changes(workplace, environment, content, cell):
+def test_accept_writes_the_baseline_of_every_cell_and_says_what_changes(copied, environment, content, cell):
     """Also where a run trains on another split, so that the gated metrics do not concern it."""
     runs = content["digits_glt"]["runs"]
     balanced = {"train": {"method": "ce", "split": "train_cbl"}, "reported": runs["ce"]["reported"]}
     content["digits_glt"]["runs"] = {"balanced": balanced, "ce": runs["ce"]}
-    (workplace / "conf/base/parameters/digits_glt.yml").write_text(yaml.safe_dump(content))
+    (copied / "conf/base/parameters/digits_glt.yml").write_text(yaml.safe_dump(content))
     splits = {"balanced": "train_cbl", "ce": "train_glt"}
     cells = [cell(run, seed, split=split) for run, split in splits.items() for seed in range(3)]
     for made in cells:
         place = made.metrics["cell"].replace(".", "/")
-        Json(str(workplace / f"data/08_reporting/{place}/metrics.json")).save(made.metrics)
-        Parquet(str(workplace / f"data/07_model_output/{place}/predictions.parquet")).save(made.predictions)
-    done = accept(workplace, environment)
+        Json(str(copied / f"data/08_reporting/{place}/metrics.json")).save(made.metrics)
+        Parquet(str(copied / f"data/07_model_output/{place}/predictions.parquet")).save(made.predictions)
+    done = accept(copied, environment)
     assert done.returncode == 0, done.stderr
-    written = json.loads((workplace / "conf/accepted/digits_glt.json").read_text())
+    written = json.loads((copied / "conf/accepted/digits_glt.json").read_text())
     assert written == of(cells, "a better loss")
     mean = written["runs"]["ce"]["mean"]["glt.accuracy.few"]
     assert f"ce glt.accuracy.few: - -> {mean:.2f} (n 3)\n" in done.stdout
     assert done.stdout.endswith("wrote conf/accepted/digits_glt.json\n")
-    assert [p.name for p in (workplace / "conf/accepted").iterdir()] == ["digits_glt.json"]
+    assert [p.name for p in (copied / "conf/accepted").iterdir()] == ["digits_glt.json"]

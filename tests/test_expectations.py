@@ -347,18 +347,18 @@ def test_the_stage_writes_no_manifest_where_it_is_refused(tmp_path, index, spec,
     assert json.loads((tmp_path / "validation.json").read_text())["success"] is False
 
 
-def test_a_refused_run_exits_with_2_deletes_the_old_manifest_and_keeps_the_report(workplace, content, environment):
+def test_a_refused_run_exits_with_2_deletes_the_old_manifest_and_keeps_the_report(copied, content, environment):
     content["digits_glt"]["expect"]["class_counts"]["train_glt"][0] = 101
-    (workplace / "conf/base/parameters/digits_glt.yml").write_text(yaml.safe_dump(content))
-    old = workplace / "data/05_model_input/digits_glt/manifest.parquet"
+    (copied / "conf/base/parameters/digits_glt.yml").write_text(yaml.safe_dump(content))
+    old = copied / "data/05_model_input/digits_glt/manifest.parquet"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"an old manifest")
     command = [sys.executable, "-m", "kedro", "run", "--pipeline=digits_glt", "--tags=data"]
-    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=copied, env=environment, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert f"{CLASSES}: 1 violations, e.g. train_glt class 0: 100 images, not 101" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [path.name for path in workplace.rglob("*") if "manifest" in path.name] == []
-    report = json.loads((workplace / "data/08_reporting/digits_glt/validation.json").read_text())
+    assert [path.name for path in copied.rglob("*") if "manifest" in path.name] == []
+    report = json.loads((copied / "data/08_reporting/digits_glt/validation.json").read_text())
     assert set(failed(report)) == {CLASSES}
-    assert (workplace / "data/08_reporting/digits_glt/validation.html").stat().st_size > 1000
+    assert (copied / "data/08_reporting/digits_glt/validation.html").stat().st_size > 1000

@@ -56,6 +56,16 @@ def test_the_same_value_gives_the_same_bytes(kind, value, tmp_path):
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
+@pytest.mark.parametrize(("kind", "value"), CASES, ids=lambda v: getattr(v, "__name__", ""))
+def test_an_old_file_is_replaced_and_not_written_into(kind, value, tmp_path):
+    """Hence who reads or maps the old one keeps it, and a killed save leaves it."""
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").hardlink_to(tmp_path / "file")
+    kind(str(tmp_path / "file")).save(value)
+    assert (tmp_path / "link").read_bytes() == b"old"
+    assert same(kind(str(tmp_path / "file")).load(), value)
+
+
 @pytest.mark.parametrize(
     ("kind", "old", "bad"),
     [
@@ -150,15 +160,6 @@ def test_an_array_is_mapped_and_cannot_be_written_by_accident(tmp_path):
     assert isinstance(loaded, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         loaded[0] = 1
-
-
-def test_a_mapped_array_survives_that_its_file_is_replaced(tmp_path):
-    dataset = Array(str(tmp_path / "file"))
-    dataset.save(np.zeros(1000))
-    old = dataset.load()
-    dataset.save(np.ones(10))
-    assert old.sum() == 0
-    assert dataset.load().sum() == 10
 
 
 def test_a_folder_is_replaced_whole_and_loads_as_its_path(tmp_path):

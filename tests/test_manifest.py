@@ -18,8 +18,10 @@ def test_groups_by_rank_count_classes_and_not_images():
 
 
 def test_groups_by_rank_of_equal_classes_keep_class_order():
-    groups = Groups(by="rank", many=30, medium=30).of(np.full(100, 7))
-    assert groups.tolist() == ["many"] * 30 + ["medium"] * 30 + ["few"] * 40
+    counts = np.tile([2, 1], 50)
+    groups = Groups(by="rank", many=30, medium=30).of(counts)
+    assert groups[counts == 2].tolist() == ["many"] * 30 + ["medium"] * 20
+    assert groups[counts == 1].tolist() == ["medium"] * 10 + ["few"] * 40
 
 
 def test_groups_by_rank_are_those_of_imagenet_glt():

@@ -161,6 +161,14 @@ def test_out_is_the_same_text_as_a_file_and_nothing_on_the_terminal(model, pictu
     assert list(out.parent.iterdir()) == [out]
 
 
+def test_an_old_result_is_replaced_and_not_written_into(model, pictures, tmp_path):
+    (tmp_path / "out.csv").write_text("old")
+    (tmp_path / "link").hardlink_to(tmp_path / "out.csv")
+    assert run(model, pictures, "--out", tmp_path / "out.csv").exit_code == 0
+    assert (tmp_path / "link").read_text() == "old"
+    assert len(rows((tmp_path / "out.csv").read_text())) == 3
+
+
 # bad input: one message, exit code 2, nothing written
 
 

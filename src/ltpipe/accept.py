@@ -51,7 +51,7 @@ def main(benchmark: str, reason: str) -> None:
     write(path, (json.dumps(after, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     for run, entry in after["runs"].items():
         old = before["runs"].get(run, {}).get("mean", {})
-        for metric in specs[benchmark].gate.metrics:
+        for metric in [m for m in specs[benchmark].gate.metrics if m in entry["mean"]]:
             was = f"{old[metric]:.2f}" if metric in old else "-"
             sys.stdout.write(f"{run} {metric}: {was} -> {entry['mean'][metric]:.2f} (n {entry['n']})\n")
     sys.stdout.write(f"wrote {path.relative_to(root)}\n")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data.manifest import fingerprint
+from ltpipe.data.manifest import data_version
 from ltpipe.data.tables import Table
 from ltpipe.models.spec import Model
 from ltpipe.runs import Run, build
@@ -43,7 +43,7 @@ def export(
     Raises ParityFailed, and writes no model, where torch and onnxruntime disagree beyond `parity`.
     """
     servable, facts = load(checkpoint, run, model)
-    if facts["data"] != (found := fingerprint(manifest)):
+    if facts["data"] != (found := data_version(manifest, images)):
         raise Refused(f"the checkpoint was trained on data {facts['data']}, the manifest is {found}: train again")
     payload = to_onnx(servable, facts, model.image)
     rows = manifest.loc[manifest["role"] != "train", "row"].drop_duplicates().to_numpy()

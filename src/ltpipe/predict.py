@@ -19,7 +19,7 @@ import numpy as np
 
 from ltpipe.atomic import write
 from ltpipe.data.decode import decode
-from ltpipe.data.manifest import fingerprint
+from ltpipe.data.manifest import data_version
 from ltpipe.data.tables import Table
 from ltpipe.specs import Refused
 
@@ -87,7 +87,7 @@ def predict(model: bytes, manifest: Table, images: np.ndarray) -> Table:
     """
     session = open_session(model)
     facts = facts_of(session)
-    if facts["data"] != (found := fingerprint(manifest)):
+    if facts["data"] != (found := data_version(manifest, images)):
         raise Refused(f"the model was trained on data {facts['data']}, the manifest is {found}: export again")
     rows = manifest[manifest["role"] != "train"]
     chances = softmax(logits_of(session, images[rows["row"].to_numpy()]))
@@ -114,12 +114,12 @@ def read(path: Path, size: int, resize: bool) -> np.ndarray:
 
     Another size is refused unless `resize`: shorter side to `size`, then the centre square.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as file:
             width, height = file.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they do
         raise Refused(f"cannot read {path} as an image: {error}") from None
     if (width, height) != (size, size) and not resize:
         raise Refused(f"{path} is {width} x {height}; the model takes {size} x {size} (or --resize)")

@@ -84,6 +84,7 @@ def _one(path: Path, size: int, crop: "Callable[[Image], Image] | None") -> np.n
             _bounded(file)
             if crop is None:
                 file.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]
+            file.load()  # before EXIF is read, which for PNG decodes too and would hide an error
             image = rgb(_upright(file))
             return np.asarray(square(image if crop is None else crop(image), size))
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their parsers do

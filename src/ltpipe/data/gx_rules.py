@@ -82,6 +82,18 @@ class ExpectGroupsToFollowRule(_Rule):
     parameters = ("split", "by", "many", "medium")
 
 
+class ExpectOneRolePerSplit(_Rule):
+    """A split is of train, val or test as a whole."""
+
+    rule = staticmethod(rules.one_role)
+
+
+class ExpectOneRowPerImage(_Rule):
+    """Image, file and row are one to one."""
+
+    rule = staticmethod(rules.one_row)
+
+
 class ExpectOneNamePerLabel(_Rule):
     """Labels and class names are one to one."""
 

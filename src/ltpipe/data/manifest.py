@@ -57,13 +57,24 @@ class Groups(Spec):
 def fingerprint(manifest: Table) -> str:
     """First 16 hex digits of a SHA-256 over ids, labels, splits, groups and attributes, in id order.
 
-    Goes with every number: two numbers of different fingerprints are not comparable.
+    Says nothing of the images' content: see `data_version`.
     """
     ordered = manifest.sort_values("id")
     digest = hashlib.sha256()
     for column in ("id", "label", "split", "group", "attribute"):
         digest.update("\n".join(ordered[column].astype(str)).encode() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def data_version(manifest: Table, images: np.ndarray) -> str:
+    """The manifest's fingerprint and, after a dash, 8 hex digits of a SHA-256 over up to 1,000 images spread evenly.
+
+    images: uint8, N x H x W x 3. Two numbers of different data versions are not comparable.
+    """
+    digest = hashlib.sha256(str(images.shape).encode())
+    for row in np.linspace(0, len(images) - 1, min(len(images), 1000)).astype(int):
+        digest.update(np.ascontiguousarray(images[row]).tobytes())
+    return f"{fingerprint(manifest)}-{digest.hexdigest()[:8]}"
 
 
 def class_names(manifest: Table) -> list[str]:

@@ -105,6 +105,24 @@ def groups_of(manifest: Table, split: str | Sequence[str], by: str, many: int, m
     return [f"{i}: {g}, not {wanted[y]}" for i, g, y in zip(wrong["id"], wrong["group"], wrong["label"], strict=True)]
 
 
+def one_role(manifest: Table) -> list[str]:
+    """A split has one role: a training split holds no test image by name."""
+    pairs = manifest[["split", "role"]].drop_duplicates()
+    wrong = pairs[pairs["split"].duplicated(keep=False)]
+    return [f"split {split} has role {role}" for split, role in zip(wrong["split"], wrong["role"], strict=True)]
+
+
+def one_row(manifest: Table) -> list[str]:
+    """Image, file and row are one to one, rows from 0 without a hole: a row cannot show another image."""
+    pairs = manifest[["image", "file", "row"]].drop_duplicates()
+    columns = [pairs[column].duplicated(keep=False) for column in ("image", "file", "row")]
+    wrong = pairs[columns[0] | columns[1] | columns[2]]
+    lines = [
+        f"image {i}, file {f}, row {r}" for i, f, r in zip(wrong["image"], wrong["file"], wrong["row"], strict=True)
+    ]
+    return lines or ([] if set(pairs["row"]) == set(range(len(pairs))) else ["rows are not 0, 1, ... without a hole"])
+
+
 def one_name(manifest: Table) -> list[str]:
     """A label has one class name, and a class name one label."""
     pairs = manifest[["label", "class_name"]].drop_duplicates()

@@ -130,12 +130,12 @@ def judge(
     if accepted is not None:
         accepted = {**accepted, "runs": {run: e for run, e in accepted["runs"].items() if gate.concerns(run)}}
     reason = _incomparable(accepted, gate, judged)
-    if judged and reason is None and accepted is not None:
+    if judged and reason is None and accepted is not None and accepted["runs"]:
         gaps = accepted_margins(manifest, accepted, gate, evaluation, min(s["n"] for s in judged))
     rows = [
         _row(summary, metric, accepted, gaps[metric], gate, reason)
         for summary in summaries
-        for metric in _concerning(summary, gate)
+        for metric in _concerning(summary, gate, accepted)
     ]
     missing = sorted(set((accepted or {}).get("runs", {})) - {s["run"] for s in summaries})
     failed = [r for r in rows if r["verdict"] not in PASSING]
@@ -152,10 +152,11 @@ def judge(
     }
 
 
-def _concerning(summary: Mapping[str, Any], gate: Gate) -> list[str]:
-    """The gated metrics of the protocols that judge the run (those of its training split); all, where none does."""
-    measured = {key.split(".")[0] for key in summary["metrics"]}
-    return [metric for metric in gate.metrics if metric.split(".")[0] in measured] or gate.metrics
+def _concerning(summary: Mapping[str, Any], gate: Gate, accepted: Mapping[str, Any] | None) -> list[str]:
+    """The gated metrics of the protocols that judge the run, or did when it was accepted; all, where none does."""
+    before = (accepted or {}).get("runs", {}).get(summary["run"], {}).get("mean", {})
+    protocols = {key.split(".")[0] for key in (*summary["metrics"], *before)}
+    return [metric for metric in gate.metrics if metric.split(".")[0] in protocols] or gate.metrics
 
 
 def _incomparable(accepted: Mapping[str, Any] | None, gate: Gate, summaries: Sequence[Mapping[str, Any]]) -> str | None:
@@ -169,7 +170,7 @@ def _incomparable(accepted: Mapping[str, Any] | None, gate: Gate, summaries: Seq
     data = sorted({d for s in summaries for d in s["data"]})
     if data != [accepted["data"]]:
         return f"measured on data {' '.join(data)}, accepted on {accepted['data']}"
-    if min(len(run["seeds"]) for run in accepted["runs"].values()) < 2:
+    if any(len(run["seeds"]) < 2 for run in accepted["runs"].values()):
         return "the accepted baseline has one seed: its noise is unknown, accept at least two"
     return None
 

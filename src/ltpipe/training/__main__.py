@@ -108,7 +108,7 @@ def main(
             began = time.perf_counter()
             cell = f"{benchmark.stem}.{name}.{seed}"
             number = content["seeds"][seed]
-            if _finished(place, provenance(manifest, run, schedule, model, number, start, cell)):
+            if _finished(place, provenance(manifest, images, run, schedule, model, number, start, cell)):
                 sys.stdout.write(f"{cell}: kept, {place / 'checkpoint.safetensors'} is of this code and data\n")
                 continue
             checkpoint, log = train(

@@ -6,8 +6,13 @@ import os
 import torch
 
 
-def fix(seed: int) -> None:
-    """Seed torch's global generators and forbid algorithms whose result depends on timing."""
+def fix(seed: int, threads: int | None = None) -> None:
+    """Seed torch's global generators and forbid algorithms whose result depends on timing.
+
+    threads: CPU threads; sums over another number of threads round otherwise.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

@@ -75,7 +75,7 @@ class Diverged(Refused):
 
 def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
     """Train to the end, resuming if possible. Returns weights, one log row an epoch, and the method's facts."""
-    determinism.fix(task.seed)
+    determinism.fix(task.seed, task.schedule.threads)
     state = _fresh(task)
     phases = state.method.phases(task.schedule.phase())
     state.method.clock.epochs = sum(phase.epochs for phase in phases)

@@ -26,6 +26,9 @@ class Schedule(Spec):
     augment: Augment = Augment()
     precision: Literal["fp32", "bf16"] = "fp32"
     save_every: int = Field(500, gt=0)
+    threads: int | None = Field(
+        None, gt=0, description="CPU threads; default: torch's. Fixed, the bits do not depend on cores"
+    )
 
     def phase(self) -> Phase:
         """The whole schedule as one phase."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ltpipe.data.manifest import GROUPS, class_names, fingerprint
+from ltpipe.data.manifest import GROUPS, class_names, data_version
 from ltpipe.data.tables import Table
 from ltpipe.models.spec import Model
 from ltpipe.provenance import code_version
@@ -43,7 +43,7 @@ def train(
     from ltpipe.training import loop
 
     where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    facts = provenance(manifest, run, schedule, model, seed, start, cell)
+    facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
     task = loop.Task(
         name=cell,
         run=run,
@@ -62,7 +62,14 @@ def train(
 
 
 def provenance(
-    manifest: Table, run: Run, schedule: Schedule, model: Model, seed: int, start: bytes | None, cell: str
+    manifest: Table,
+    images: np.ndarray,
+    run: Run,
+    schedule: Schedule,
+    model: Model,
+    seed: int,
+    start: bytes | None,
+    cell: str,
 ) -> dict[str, Any]:
     """What a checkpoint is made of, JSON-able: equal provenance on one machine means equal weights."""
     names = class_names(manifest)
@@ -71,7 +78,7 @@ def provenance(
     return {
         "cell": cell,
         "seed": seed,
-        "data": fingerprint(manifest),
+        "data": data_version(manifest, images),
         "code": code_version([__name__, *run.modules(), *model.modules()]),
         "classes": names,
         "classes_counts": np.bincount(labels, minlength=len(names)).tolist(),
