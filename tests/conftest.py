@@ -1,5 +1,11 @@
 """Fixtures of every test: the embedded digits benchmark, and cells whose predictions are made up instead of trained."""
 
+import os
+
+# tiny networks: threads that wait for one another cost more than they do, above all beside other work
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 import json
 import os
 import shutil

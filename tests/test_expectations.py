@@ -34,6 +34,8 @@ DISJOINT = "expect_roles_to_be_disjoint_by_source"
 GROUPS = "expect_groups_to_follow_rule"
 ONE_NAME = "expect_one_name_per_label"
 FILES = "expect_files_to_exist"
+ONE_ROLE = "expect_one_role_per_split"
+ONE_ROW = "expect_one_row_per_image"
 
 
 class Corruption(NamedTuple):
@@ -99,6 +101,18 @@ def leak(table):
     return put("source", source, split="val")(table)
 
 
+def another_image(table):
+    """An image of Test-CBL, which Test-GBL holds too, shows another one's pixels."""
+    a, b = table.index[table["split"] == "test_cbl"][:2]
+    table.loc[a, "row"] = table.loc[b, "row"]
+    return table
+
+
+def split_of_two_roles(table):
+    """A val row that calls itself train."""
+    return put("role", "train", split="val")(table)
+
+
 def empty_rank(table):
     """The rank that the rarest class has one image of goes to a class that has many: the counts stay."""
     rare = first(table, split="train_glt", label=9, attribute=2)
@@ -110,6 +124,8 @@ def empty_rank(table):
 
 # a null is in a row of val, which no rule but the counts reads
 NULLS = {
+    "row": (ONE_ROW,),
+    "role": (ONE_ROLE,),
     "file": (FILES,),
     "label": (CLASSES, GROUPS, ONE_NAME, RANKS),
     "class_name": (ONE_NAME,),
@@ -124,13 +140,15 @@ CORRUPTIONS = [
     Corruption("column too many", COLUMN_LIST, lambda t: t.assign(extra=1)),
     Corruption("columns in another order", COLUMN_LIST, lambda t: t[list(COLUMNS[::-1])]),
     Corruption("duplicate id", f"{UNIQUE} id", duplicate_id, violations=2),
-    Corruption("row above the last image", f"{BETWEEN} row", row_too_large),
-    Corruption("negative row", f"{BETWEEN} row", put("row", -1, split="val")),
+    Corruption("row above the last image", f"{BETWEEN} row", row_too_large, (ONE_ROW,)),
+    Corruption("negative row", f"{BETWEEN} row", put("row", -1, split="val"), (ONE_ROW,)),
+    Corruption("an image that shows another", ONE_ROW, another_image, violations=3),
+    Corruption("a split of two roles", ONE_ROLE, split_of_two_roles, violations=2),
     Corruption(
         "label out of set", f"{IN_SET} label", put("label", 10, split="val"), (CLASSES, GROUPS, ONE_NAME, RANKS)
     ),
     Corruption("file that is not there", FILES, put("file", "absent.png", split="val")),
-    Corruption("unknown role", f"{IN_SET} role", put("role", "tset", split="val")),
+    Corruption("unknown role", f"{IN_SET} role", put("role", "tset", split="val"), (ONE_ROLE,)),
     Corruption("unknown split", f"{IN_SET} split", unknown_split),
     Corruption("class count off by one", CLASSES, one_image_less, (ATTRIBUTES,)),
     Corruption("attribute count off by one", ATTRIBUTES, put("attribute", 1, split="val", attribute=0), violations=2),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltpipe.data.longtail import exponential
-from ltpipe.data.manifest import fingerprint
+from ltpipe.data.manifest import data_version, fingerprint
 from ltpipe.data.split import Split, draw
 from ltpipe.data.splits.glt import rank_of
 from ltpipe.specs import Refused, parse
@@ -163,9 +163,16 @@ def test_the_default_manifest_never_changes(manifest):
     assert fingerprint(manifest) == "de536de43e3aed48"
 
 
-def test_the_accepted_baseline_was_measured_on_the_default_manifest(manifest, root):
+def test_the_accepted_baseline_was_measured_on_the_default_data(manifest, images, root):
     accepted = json.loads((root / "conf/accepted/digits_glt.json").read_text())
-    assert accepted["data"] == fingerprint(manifest)
+    assert accepted["data"] == data_version(manifest, images)
+
+
+def test_a_data_version_sees_the_content_of_images(manifest, images):
+    changed = images.copy()
+    changed[0, 0, 0, 0] ^= 1
+    assert data_version(manifest, changed) != data_version(manifest, images)
+    assert data_version(manifest, images).startswith(fingerprint(manifest))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(4, 20), st.floats(1, 2))

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 from PIL import Image
 
-from ltpipe.data.manifest import fingerprint
+from ltpipe.data.manifest import data_version
 from ltpipe.predict import BATCH, facts_of, logits_of, main, open_session, predict, read, softmax
 from ltpipe.specs import Refused
 
@@ -290,7 +290,7 @@ def test_a_silent_fall_back_to_the_cpu_is_refused(monkeypatch):
 
 
 def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(manifest, images):
-    known = facts(data=fingerprint(manifest), image_size=16)
+    known = facts(data=data_version(manifest, images), image_size=16)
     found = predict(build(known, size=16), manifest, images)
     rows = manifest[manifest["role"] != "train"]
     assert found["id"].tolist() == rows["id"].tolist()
@@ -305,7 +305,9 @@ def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(manifest, 
 
 
 def test_the_stage_refuses_a_model_of_other_data(manifest, images):
-    with pytest.raises(Refused, match=f"trained on data x, the manifest is {fingerprint(manifest)}: export again"):
+    with pytest.raises(
+        Refused, match=f"trained on data x, the manifest is {data_version(manifest, images)}: export again"
+    ):
         predict(build(facts(), size=16), manifest, images)
 
 

@@ -23,9 +23,11 @@ def closure(modules: Iterable[str]) -> list[str]:
     graph, found, queue = _graph(), set(), list(modules)
     while queue:
         module = queue.pop()
-        if module in found or module not in graph.modules:
+        if module in found or not module:
             continue
         found.add(module)
+        if module not in graph.modules:  # a module put on a package's path from outside: itself, without its imports
+            continue
         queue += graph.find_modules_directly_imported_by(module)
         queue += [module.rpartition(".")[0]]
     return sorted(found)

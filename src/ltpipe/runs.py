@@ -30,6 +30,7 @@ class Choice(Spec):
     @model_validator(mode="after")
     def _options(self) -> "Choice":
         self.config()
+        self.base()
         return self
 
     def config(self) -> Spec:
