@@ -5,9 +5,10 @@ from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline.node import Node
+from omegaconf.errors import OmegaConfBaseException
 
-from ltpipe.benchmark import Benchmark
-from ltpipe.pipeline_registry import asked
+from ltpipe.benchmark import Benchmark, load
+from ltpipe.pipeline_registry import asked, project
 from ltpipe.specs import Refused, parse
 
 
@@ -17,7 +18,11 @@ class WholeParameters:
     @hook_impl
     def after_context_created(self, context: Any) -> None:
         """Raise Refused where the merged parameters are not benchmarks."""
-        named = context.config_loader["parameters"]
+        try:
+            named = context.config_loader["parameters"]
+        except OmegaConfBaseException:
+            load(project() / "conf/base")  # says which file and which key
+            raise
         known = {name for name, block in named.items() if isinstance(block, dict) and "runs" in block}
         if unknown := sorted(set(named) - known):
             raise Refused(f"parameters of no benchmark: {', '.join(unknown)}; benchmarks: {', '.join(sorted(known))}")
