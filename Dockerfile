@@ -65,7 +65,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     DVC_SITE_CACHE_DIR=/tmp/cache/dvc \
     MPLCONFIGDIR=/tmp/cache/matplotlib \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-# this layer has the project's own code, some hundred kB; uv is here for this one command only
+# this layer has the project's own code, about 1 MB; uv is here for this one command only
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     --mount=type=bind,from=uv,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
     uv pip install --python /opt/venv/bin/python --no-cache --no-index --no-deps /dist/*.whl \

@@ -55,6 +55,12 @@ def test_every_benchmark_is_a_pipeline_whose_only_free_inputs_are_parameters(reg
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_parameter_of_the_graph_stands_in_the_benchmark_s_file(registered, catalog, name):
+    missing = [i for i in registered[name].inputs() if i.startswith("params:") and i not in catalog]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_everything_that_passes_between_stages_is_a_file(registered, catalog, name):
     for tag in ("data", "train", "measure", "judge", "gate"):
         part = registered[name].only_nodes_with_tags(tag)
@@ -179,6 +185,21 @@ def test_a_wrong_parameter_of_the_command_line_is_refused(tmp_path, change, mess
     done = kedro(folder, "run", "--pipeline=digits_glt", f"--params={change}")
     assert done.returncode != 0 and message in done.stderr
     assert "Traceback" not in done.stderr and not (folder / "data").exists()
+
+
+def test_conf_local_says_where_a_machine_keeps_its_data(tmp_path):
+    folder = tree(tmp_path)
+    (folder / "conf/local").mkdir(exist_ok=True)
+    (folder / "conf/local/parameters.yml").write_text("imagenet_lt: {source: {options: {root: /nowhere/at/all}}}\n")
+    done = kedro(folder, "run", "--pipeline=imagenet_lt", "--tags=data")
+    assert done.returncode == 2 and "/nowhere/at/all" in done.stderr
+
+
+def test_a_benchmark_without_its_data_says_what_to_get_and_where_to_put_it(tmp_path):
+    done = kedro(tree(tmp_path), "run", "--pipeline=imagenet_glt")
+    assert done.returncode == 2
+    for words in ("image-net.org", "138 GB", "terms", "LTPIPE_IMAGENET2012", "conf/local"):
+        assert words in done.stderr
 
 
 def test_an_unknown_pipeline_is_refused(tmp_path):

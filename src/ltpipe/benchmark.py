@@ -39,12 +39,12 @@ class Benchmark(Spec):
     expect: Expect
     model: Model
     schedule: Schedule
-    parity: Parity = Parity()
+    parity: Parity
     evaluate: Evaluation
     seeds: dict[str, int] = Field(min_length=1)
     runs: dict[str, Row] = Field(min_length=1)
     gate: Gate
-    order: Claims = Claims()
+    order: Claims
 
     @field_validator("seeds", "runs")
     @classmethod
