@@ -134,7 +134,7 @@ def test_a_worse_model_fails_at_the_gate_with_the_report_written(copy):
 def test_weights_after_an_edited_loss_equal_a_clean_run_s(copy):
     path = copy / "src/ltpipe/methods/logit_adjust.py"
     old, before = weights(copy, "logit_adjust"), path.read_text()
-    path.write_text(before.replace("adjusted = logits + shift", "adjusted = logits + 0.5 * shift"))
+    path.write_text(before.replace("self.own.tau * self.own.log_prior, margin", "0.5 * self.own.log_prior, margin"))
     assert path.read_text() != before
     stages = ["train-digits_glt-logit_adjust-s0", "train-digits_glt-logit_adjust-s1"]
     assert repro(copy, *stages).returncode == 0

@@ -99,7 +99,6 @@ def compare(servable: Any, payload: bytes, images: np.ndarray, parity: Parity) -
     import onnxruntime as ort
     import torch
 
-    ort.disable_telemetry_events()  # on by default since 1.29, also on Linux
     session = ort.InferenceSession(payload, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         wanted = servable(torch.tensor(images))[0].numpy()

@@ -34,7 +34,6 @@ def open_session(model: bytes, provider: str = "auto") -> Any:
     """
     import onnxruntime as ort
 
-    ort.disable_telemetry_events()  # on by default since 1.29, also on Linux
     if provider == "auto":
         provider = "cuda" if _has_driver() else "cpu"
     wanted = ["CPUExecutionProvider"]

@@ -40,6 +40,16 @@ def _axes(kind: Any, rows: int, columns: int, width: float = 4.2, height: float 
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def _legend(figure: Any) -> None:
+    """One legend of all axes, outside them: with every method of the field there is no room inside."""
+    shown = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    figure.legend(shown.values(), shown.keys(), fontsize=6, loc="outside right upper")
+    figure.set_figheight(max(figure.get_figheight(), 0.16 * len(shown)))
+
+
 def _protocols(by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     return list(dict.fromkeys(p for cells in by_run.values() for cell in cells for p in cell["protocols"]))
 
@@ -52,16 +62,19 @@ def _groups(kind: Any, summaries: Sequence[Mapping[str, Any]]) -> Any:
         for number, summary in enumerate(summaries):
             found = [(x, summary["metrics"].get(f"{protocol}.accuracy.{g}")) for x, g in enumerate(("all", *GROUPS))]
             present = [(x, m) for x, m in found if m is not None]
+            if not present:
+                continue
             places = [x + (number + 0.5) * 0.8 / len(summaries) - 0.4 for x, _ in present]
             axis.bar(
                 places,
                 [m["mean"] for _, m in present],
                 width=0.8 / len(summaries),
                 yerr=[m["std"] or 0.0 for _, m in present],
+                color=f"C{number % 10}",
                 label=summary["run"],
             )
         axis.set(title=protocol, ylabel="accuracy, %", ylim=(0, 100), xticks=range(4), xticklabels=("all", *GROUPS))
-    axes[0][-1].legend(fontsize=7)
+    _legend(figure)
     return figure
 
 
@@ -77,21 +90,26 @@ def _classes(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> An
                 recall = np.mean([[row["recall"] for row in table] for table in tables], axis=0)
                 axis.plot(images, recall, marker="o", markersize=3, label=run)
         axis.set(title=protocol, xlabel="training images of the class", ylabel="recall, %", xscale="log", ylim=(0, 101))
-    axes[0][-1].legend(fontsize=7)
+    _legend(figure)
     return figure
 
 
 def _confusion(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Share of each class's images by prediction, mean over seeds."""
-    protocols = _protocols(by_run)
-    figure, axes = _axes(kind, len(protocols), len(by_run), width=3.2, height=3.0)
-    for row, protocol in zip(axes, protocols, strict=True):
-        for axis, (run, cells) in zip(row, by_run.items(), strict=True):
-            found = [np.array(c["protocols"][protocol]["confusion"]) for c in cells if protocol in c["protocols"]]
-            if found:
-                total = np.sum(found, axis=0)
-                axis.imshow(total / np.maximum(total.sum(axis=1, keepdims=True), 1), cmap="magma", vmin=0, vmax=1)
-            axis.set(title=f"{run} {protocol}", xlabel="predicted", ylabel="label")
+    panels = [
+        (f"{run} {protocol}", np.sum([cell["protocols"][protocol]["confusion"] for cell in cells], axis=0))
+        for protocol in _protocols(by_run)
+        for run, cells in by_run.items()
+        if protocol in cells[0]["protocols"]
+    ]
+    columns = min(len(panels), 6)
+    figure, axes = _axes(kind, -(-len(panels) // columns), columns, width=2.6, height=2.6)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, total) in zip(axes.flat, panels, strict=False):
+        axis.imshow(total / np.maximum(total.sum(axis=1, keepdims=True), 1), cmap="magma", vmin=0, vmax=1)
+        axis.set(xlabel="predicted", ylabel="label")
+        axis.set_title(title, fontsize=8)
     return figure
 
 
@@ -108,7 +126,7 @@ def _reliability(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -
             bins.sort(key=lambda b: b["confidence"])
             axis.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], ".", markersize=4, label=run)
         axis.set(title=protocol, xlabel="confidence, %", ylabel="accuracy, %")
-    axes[0][-1].legend(fontsize=7)
+    _legend(figure)
     return figure
 
 
@@ -122,8 +140,5 @@ def _training(kind: Any, logs: Mapping[str, Table]) -> Any:
             if column in log:
                 axis.plot(log["epoch"], log[column], color=colours[run], linewidth=0.8, label=run)
                 axis.set(xlabel="epoch", ylabel=column)
-    for axis in axes[0]:
-        handles, labels = axis.get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        axis.legend(unique.values(), unique.keys(), fontsize=7)
+    _legend(figure)
     return figure
