@@ -42,7 +42,7 @@ def _axes(kind: Any, rows: int, columns: int, width: float = 4.2, height: float 
 
 def _legend(figure: Any) -> None:
     """One legend of all axes, outside them: with every method of the field there is no room inside."""
-    shown = {}
+    shown: dict[str, Any] = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()
         shown |= dict(zip(labels, handles, strict=True))
