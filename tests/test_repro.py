@@ -169,6 +169,38 @@ def test_a_model_that_answers_otherwise_than_torch_is_not_written(copy):
     path.write_text(before)
 
 
+METHOD = '''"""Doubled cross-entropy (nobody, 2026): twice the loss, to show what a new method takes."""
+
+from ltpipe.methods import base
+from ltpipe.specs import Spec
+
+
+class Config(Spec):
+    """No options."""
+
+
+class Method(base.Method):
+    def loss(self, out, batch):
+        return {"loss": 2 * super().loss(out, batch)["loss"]}
+'''
+
+
+def test_a_new_method_is_one_file_and_one_entry(copy):
+    file, entry = copy / "src/ltpipe/methods/doubled.py", copy / "conf/base/parameters/digits_glt.yml"
+    before = entry.read_text()
+    file.write_text(METHOD)
+    row = "  runs:\n    doubled:\n      train: {method: doubled, split: train_glt}\n      reported: {why: a test}\n"
+    entry.write_text(before.replace("  runs:\n", row, 1))
+    done = call(copy, "kedro", "run", "--pipeline=digits_glt", "--env=smoke")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "| doubled | glt.accuracy.all |" in (copy / "data/smoke/08_reporting/digits_glt/report/report.md").read_text()
+    )
+    assert (copy / "data/smoke/06_models/digits_glt/doubled/s0/model.onnx").exists()
+    entry.write_text(before)
+    file.unlink()
+
+
 def test_the_wheel_runs_in_another_folder(tmp_path):
     subprocess.run(["uv", "build", "--wheel", "-q", "-o", tmp_path / "dist", ROOT], check=True)
     wheel = next((tmp_path / "dist").glob("*.whl"))
