@@ -68,7 +68,7 @@ def ours(pixels: torch.Tensor, labels: torch.Tensor, repeat: int) -> Iterator[tu
     device = pixels.device
     rows = order(Stream(), labels.cpu(), generator(torch.device("cpu"), repeat)).to(device)
     for step, (chosen,) in enumerate(batches((Stream(),), [rows], BATCH)):
-        drawn = augmented(pixels[chosen], Augment(crop=4, flip=True), generator(device, repeat, step))
+        drawn = augmented(pixels[chosen], Augment(crop=4, flip=True), generator(device, repeat, step), MODEL.image)
         yield normalise(drawn, MODEL), labels[chosen]
 
 

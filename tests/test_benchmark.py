@@ -217,7 +217,7 @@ def test_a_benchmark_has_a_run_and_a_seed(refusal, block):
 
 
 def test_images_of_another_size_than_the_model_takes_are_refused(refusal):
-    assert "model.image 32 is not source.size 16" in refusal("model.image", 32)
+    assert "model.image 32 is larger than source.size 16" in refusal("model.image", 32)
 
 
 def test_two_mistakes_are_both_in_the_message(tmp_path, content):

@@ -38,7 +38,8 @@ def images(counts):
     labels = np.repeat(np.arange(len(counts)), counts)
     colours = random.randint(30, 225, (len(counts), 3))
     pixels = colours[labels][:, None, None] + random.randint(-30, 31, (len(labels), SIZE, SIZE, 3))
-    return Images.of(pixels.astype(np.uint8), labels, np.minimum(labels, 2), CPU)
+    rows = np.arange(len(labels))
+    return Images.of(pixels.astype(np.uint8), rows, labels, np.minimum(labels, 2), CPU, resident=1e9)
 
 
 TRAIN, VAL = images(COUNTS), images((5, 3, 2, 1))

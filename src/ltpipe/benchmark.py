@@ -60,10 +60,11 @@ class Benchmark(Spec):
             self._starts(name, row.train)
             self._seeds(name, row)
             self._judged(name, row)
+            self._recipe(name, row)
         if unknown_runs := set(self.gate.runs or ()) - set(self.runs):
             raise ValueError(f"gate.runs: no {sorted(unknown_runs)}; runs: {', '.join(self.runs)}")
-        if self.model.image != self.source.size:
-            raise ValueError(f"model.image {self.model.image} is not source.size {self.source.size}")
+        if self.model.image > self.source.size:
+            raise ValueError(f"model.image {self.model.image} is larger than source.size {self.source.size}")
         unknown = [m for m in self.gate.metrics if m.split(".")[0] not in self.evaluate.protocols]
         if unknown:
             raise ValueError(
@@ -88,6 +89,13 @@ class Benchmark(Spec):
             raise ValueError(f"runs.{name}.seeds: {start}, from which it starts, has no {sorted(missing)}")
         if len(self.seeds_of(name)) == 1 and self.gate.concerns(name):
             raise ValueError(f"runs.{name} has one seed, whose noise is unknown: leave it out of gate.runs")
+
+    def _recipe(self, name: str, row: Row) -> None:
+        """What the run changes in the schedule is a schedule."""
+        try:
+            self.schedule.changed(row.train.schedule)
+        except Refused as refused:
+            raise ValueError(f"runs.{name}.train.{refused.message}") from None
 
     def _judged(self, name: str, row: Row) -> None:
         """A protocol judges the run, and its reported value is of a protocol."""

@@ -116,12 +116,17 @@ def _fetched(module: Any) -> bool:
 
 def reported(name: str, row: Row) -> str:
     """One run's row of the table."""
-    found, options = row.reported, ", ".join(f"{key} {value}" for key, value in row.train.options.items())
-    method = row.train.method + (f" ({options})" if options else "") + _start(row)
+    found, method = row.reported, row.train.method + _options(row) + _start(row)
     if found.value is None:
         return f"| {name} | {method} | - | - | - | - | {found.why} |"
     use = "gates" if found.gates else f"does not gate: {found.why}"
     return f"| {name} | {method} | {found.value} | {found.tolerance} | {found.metric} | {found.source} | {use} |"
+
+
+def _options(row: Row) -> str:
+    """The method's options, and where the run's recipe is not the benchmark's."""
+    chosen = row.train.options | {f"schedule.{key}": value for key, value in row.train.schedule.items()}
+    return f" ({', '.join(f'{key} {value}' for key, value in chosen.items())})" if chosen else ""
 
 
 def _start(row: Row) -> str:

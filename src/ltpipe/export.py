@@ -1,6 +1,7 @@
 """Stage `export`: a checkpoint as one ONNX file that takes raw images, and a parity report against torch.
 
-Input  `image`: uint8, batch x H x W x 3 (RGB), batch dynamic. Outputs `logits` and `probabilities`: float32,
+Input  `image`: uint8, batch x H x W x 3 (RGB), batch dynamic, H = W = the packed size (source.size), of which the
+graph takes the centre where the network is smaller. Outputs `logits` and `probabilities`: float32,
 batch x C. Normalisation and the method's predict() are inside the graph; names and provenance are its metadata.
 """
 
@@ -45,7 +46,7 @@ def export(
     servable, facts = load(checkpoint, run, model)
     if facts["data"] != (found := data_version(manifest, images)):
         raise Refused(f"the checkpoint was trained on data {facts['data']}, the manifest is {found}: train again")
-    payload = to_onnx(servable, facts, model.image)
+    payload = to_onnx(servable, facts, images.shape[1])
     rows = manifest.loc[manifest["role"] != "train", "row"].drop_duplicates().to_numpy()
     chosen = images[rows[np.linspace(0, len(rows) - 1, min(parity.images, len(rows))).astype(int)]]
     report = compare(servable, payload, chosen, parity)
@@ -68,7 +69,10 @@ def load(checkpoint: bytes, run: Run, model: Model) -> tuple[Any, dict[str, Any]
 
 
 def to_onnx(servable: Any, facts: dict[str, Any], size: int) -> bytes:
-    """One self-contained ONNX file with `facts` as metadata (keys "ltpipe.<fact>", JSON values)."""
+    """One self-contained ONNX file with `facts` as metadata (keys "ltpipe.<fact>", JSON values).
+
+    size: height and width of the images it takes.
+    """
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 

@@ -58,10 +58,14 @@ class Choice(Spec):
 
 
 class Run(Choice):
-    """One row of a table: a method, the split it trains on, and the run whose weights it starts from, if any."""
+    """One row of a table: a method, the split it trains on, and the run whose weights it starts from, if any.
+
+    schedule: keys in which this run's recipe differs from the benchmark's, e.g. {weight_decay: 2.0e-4}.
+    """
 
     split: str = Field(description="training split of the manifest, e.g. train or train_glt")
     start_from: str | None = Field(None, description="a run of this benchmark; its checkpoint of the same seed")
+    schedule: dict[str, Any] = Field(default_factory=dict)
 
 
 def build(run: Run, model: Model, problem: Problem) -> "tuple[Network, Method]":

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ltpipe.specs import Spec
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # a time in the schedule: an epoch (an integer, from 0), or a fraction of all epochs (a float in 0..1)
 When = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 def at(when: int | float, epochs: int) -> int:
@@ -83,15 +84,26 @@ class Needs:
 class Augment(Spec):
     """Drawn anew for each image at each step, in the order of the fields.
 
-    crop: pixels of zero padding before a random crop of the old size. autoaugment: the CIFAR-10 policy (Cubuk et al.,
-    CVPR 2019). randaug: two random operations (Xie et al., 2020). cutout: side of a black square in pixels.
+    crop: pixels of zero padding before a random crop of the network's size. resized_crop: smallest and largest share of
+    the image's area that a random box takes before it is resized (Szegedy et al., CVPR 2015). Without either, larger
+    images give their centre. autoaugment: the CIFAR-10 policy (Cubuk et al., CVPR 2019). randaug: two random operations
+    (Xie et al., 2020). cutout: side of a black square in pixels.
     """
 
     crop: int = Field(0, ge=0)
+    resized_crop: tuple[Share, Share] | None = None
     flip: bool = False
     autoaugment: bool = False
     randaug: bool = False
     cutout: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> "Augment":
+        if self.resized_crop and self.crop:
+            raise ValueError(f"crop: {self.crop} and resized_crop exclude each other")
+        if self.resized_crop and self.resized_crop[0] > self.resized_crop[1]:
+            raise ValueError(f"resized_crop: smallest share before largest, not {list(self.resized_crop)}")
+        return self
 
 
 @dataclass(frozen=True)

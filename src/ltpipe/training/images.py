@@ -1,5 +1,8 @@
-"""Images on the device as uint8, turned into batches there: rows, random crop, flip, normalisation."""
+"""Images as uint8, turned into batches on the device: crop, flip, operations, normalisation."""
 
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,34 +10,98 @@ import torch
 from torch import Tensor
 
 from ltpipe.methods.base import Augment
+from ltpipe.models.servable import centred
 from ltpipe.models.spec import Model
-from ltpipe.training import operations
+from ltpipe.training import crops, operations
+
+AHEAD = 2  # batches read from the store before they are needed
 
 
 @dataclass(frozen=True)
 class Images:
-    """One split, resident on the device. pixels: N x H x W x 3, uint8. labels: N. groups: N, index into GROUPS."""
+    """One split. labels: N, on the device. groups: N, index into GROUPS. pixels: uint8, N x H x W x 3.
 
-    pixels: Tensor
+    Pixels are on the device; or they stay in `store` (an array of more images, mapped from its file) at `rows`, and
+    are brought to the device a batch at a time. What a batch holds is the same.
+    """
+
     labels: Tensor
     groups: Tensor
+    pixels: Tensor | None
+    store: np.ndarray
+    rows: np.ndarray
 
     @classmethod
-    def of(cls, pixels: np.ndarray, labels: np.ndarray, groups: np.ndarray, device: torch.device) -> "Images":
-        """From arrays of equal length."""
-        return cls(*(torch.tensor(a, device=device) for a in (pixels, labels, groups)))
+    def of(
+        cls,
+        store: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        groups: np.ndarray,
+        device: torch.device,
+        resident: float,
+    ) -> "Images":
+        """Rows `rows` of `store`; on the device where they are at most `resident` bytes."""
+        held = len(rows) * store[:1].nbytes <= resident
+        pixels = torch.from_numpy(store[rows]).to(device) if held else None
+        return cls(torch.tensor(labels, device=device), torch.tensor(groups, device=device), pixels, store, rows)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+        return self.labels.device
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The pixels of `rows`, on the device."""
+        if self.pixels is not None:
+            return self.pixels[rows]
+        return torch.from_numpy(self.store[self.rows[rows.cpu().numpy()]]).to(self.device)
+
+    def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The whole split in order, `size` images at a time: pixels, labels, rows."""
+        rows = torch.arange(len(self.labels), device=self.device)
+        for part in rows.split(size):
+            yield self.take(part), self.labels[part], part
+
+    def ahead(self, steps: list[list[Tensor]], start: int) -> Iterator[tuple[int, list[Tensor], list[Tensor]]]:
+        """Number, rows and pixels of each step from `start` on; stored pixels are read while the step before trains."""
+
+        def read(rows: list[Tensor]) -> list[Tensor]:
+            return [self.take(part) for part in rows]
+
+        if self.pixels is not None:
+            for step in range(start, len(steps)):
+                yield step, steps[step], read(steps[step])
+            return
+        waiting: deque[tuple[int, list[Tensor], Future[list[Tensor]]]] = deque()
+        with ThreadPoolExecutor(1) as pool:
+            for step, rows in list(enumerate(steps))[start:]:
+                waiting.append((step, rows, pool.submit(read, rows)))
+                if len(waiting) > AHEAD:
+                    yield _done(*waiting.popleft())
+            yield from (_done(*found) for found in waiting)
+
+
+def _done(step: int, rows: list[Tensor], pixels: Future[list[Tensor]]) -> tuple[int, list[Tensor], list[Tensor]]:
+    return step, rows, pixels.result()
 
 
 def normalise(pixels: Tensor, model: Model) -> Tensor:
-    """uint8 B x H x W x 3 -> float32 B x 3 x H x W (channels last in memory), (x / 255 - mean) / std."""
+    """uint8 B x H x W x 3 -> float32 B x 3 x S x S (channels last in memory), (x / 255 - mean) / std.
+
+    Larger images than the network's size S give their centre.
+    """
     mean = torch.tensor(model.mean, device=pixels.device) * 255
     std = torch.tensor(model.std, device=pixels.device) * 255
-    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
+    return ((centred(pixels, model.image).float() - mean) / std).permute(0, 3, 1, 2)
 
 
-def augmented(pixels: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
-    """What `augment` asks for, in its order; uint8 B x H x W x 3 in and out. A function of the generator's state."""
-    pixels = moved(pixels, augment, generator)
+def augmented(pixels: Tensor, augment: Augment, generator: torch.Generator, size: int) -> Tensor:
+    """What `augment` asks for, in its order: uint8 B x H x W x 3 -> B x size x size x 3.
+
+    A function of the generator's state.
+    """
+    pixels = moved(_cropped(pixels, augment, generator, size), augment, generator, size)
     if augment.autoaugment:
         pixels = operations.autoaugment(pixels, generator)
     if augment.randaug:
@@ -45,20 +112,28 @@ def augmented(pixels: Tensor, augment: Augment, generator: torch.Generator) -> T
     return pixels
 
 
-def moved(pixels: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
-    """Random crop after zero padding, random horizontal flip; uint8 B x H x W x 3 in and out.
+def _cropped(pixels: Tensor, augment: Augment, generator: torch.Generator, size: int) -> Tensor:
+    """Random boxes at `size`, or, where `moved` will not choose a window, the centre."""
+    if augment.resized_crop:
+        boxes = crops.boxes(len(pixels), pixels.shape[1], augment.resized_crop, generator)
+        return crops.resized(pixels, boxes, size)
+    return pixels if augment.crop else centred(pixels, size)
+
+
+def moved(pixels: Tensor, augment: Augment, generator: torch.Generator, size: int) -> Tensor:
+    """A random window of size x size after zero padding, random horizontal flip; uint8 B x H x W x 3 in and out.
 
     One gather for the whole batch: each image has its own offset and flip. Padding is black before normalisation.
     """
-    count, height, width, _ = pixels.shape
-    device, pad = pixels.device, augment.crop
-    rows = torch.arange(height, device=device).expand(count, height)
-    columns = torch.arange(width, device=device).expand(count, width)
+    count, device, pad = len(pixels), pixels.device, augment.crop
+    rows = torch.arange(size, device=device).expand(count, size)
+    columns = rows
     if augment.flip:
         flip = torch.rand(count, 1, generator=generator, device=device) < 0.5
         columns = torch.where(flip, columns.flip(1), columns)
     if pad:
+        free = pixels.shape[1] + 2 * pad - size
         pixels = torch.nn.functional.pad(pixels, (0, 0, pad, pad, pad, pad))
-        shift = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator, device=device)
+        shift = torch.randint(0, free + 1, (2, count, 1), generator=generator, device=device)
         rows, columns = rows + shift[0], columns + shift[1]
     return pixels[torch.arange(count, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -49,8 +49,8 @@ class Task:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
-        return self.train.pixels.device
+        """Where the network trains."""
+        return self.train.device
 
 
 @dataclass
@@ -135,16 +135,16 @@ def _run_epoch(task: Task, state: State, phase: Phase, sgd: torch.optim.SGD | No
         group["lr"] = lr
     seen, steps = 0, _steps(task, state)
     totals = {name: torch.tensor(value, device=task.device, dtype=torch.float64) for name, value in state.sums.items()}
-    for step, rows in enumerate(
-        tqdm(steps, f"{task.name} epoch {state.method.clock.epoch + 1}", leave=False, disable=None)
-    ):
-        if step < start:
-            continue
+    title = f"{task.name} epoch {state.method.clock.epoch + 1}"
+    bar = tqdm(total=len(steps), initial=start, desc=title, leave=False, disable=None)
+    for step, rows, pixels in task.train.ahead(steps, start):
         seen += sum(map(len, rows))
-        _add(totals, _step(task, state, sgd, rows, step))
+        _add(totals, _step(task, state, sgd, rows, pixels, step))
+        bar.update(1)
         state.unsaved += 1
         if state.unsaved >= task.schedule.save_every and step + 1 < len(steps):
             _save(task, state, sgd, state.epoch, step + 1, totals)
+    bar.close()
     state.sums = {name: float(value) for name, value in totals.items()}
     _end_epoch(task, state, lr, seen / max(time.perf_counter() - began, 1e-9))
     if state.unsaved >= task.schedule.save_every:
@@ -163,10 +163,18 @@ def _steps(task: Task, state: State) -> list[list[torch.Tensor]]:
     return samplers.batches(streams, orders, task.schedule.batch)
 
 
-def _step(task: Task, state: State, sgd: torch.optim.SGD | None, rows: list[torch.Tensor], step: int) -> Any:
+def _step(
+    task: Task,
+    state: State,
+    sgd: torch.optim.SGD | None,
+    rows: list[torch.Tensor],
+    pixels: list[torch.Tensor],
+    step: int,
+) -> Any:
     """One optimiser step; returns the sums to log (on the device, so that the device is not waited for)."""
     generator = determinism.generator(task.device, task.seed, state.phase, state.epoch, step, "augment")
-    batch = state.method.batch(tuple(_batch(task, state, r, generator) for r in rows))
+    streams = (_batch(task, state, *stream, generator) for stream in zip(rows, pixels, strict=True))
+    batch = state.method.batch(tuple(streams))
     out = forward(state.network, batch.images, task.schedule.precision)
     parts = state.method.loss(out, batch)
     if sgd is not None:
@@ -181,9 +189,9 @@ def _step(task: Task, state: State, sgd: torch.optim.SGD | None, rows: list[torc
         return {name: value.detach() * count for name, value in parts.items()} | {"count": count, "right": right}
 
 
-def _batch(task: Task, state: State, rows: torch.Tensor, generator: torch.Generator) -> Batch:
-    pixels = augmented(task.train.pixels[rows], state.augment, generator)
-    return Batch(normalise(pixels, task.model), task.train.labels[rows], rows)
+def _batch(task: Task, state: State, rows: torch.Tensor, pixels: torch.Tensor, generator: torch.Generator) -> Batch:
+    images = augmented(pixels, state.augment, generator, task.model.image)
+    return Batch(normalise(images, task.model), task.train.labels[rows], rows)
 
 
 def forward(network: Network, images: torch.Tensor, precision: str) -> Output:
@@ -202,8 +210,7 @@ def _add(totals: dict[str, torch.Tensor], more: dict[str, Any]) -> None:
 def _embed(task: Task, state: State, split: str) -> Iterator[Embedding]:
     images: Images = getattr(task, split)
     state.network.eval()
-    rows = torch.arange(len(images.labels), device=task.device)
-    for pixels, labels, index in zip(*(x.split(CHUNK) for x in (images.pixels, images.labels, rows)), strict=True):
+    for pixels, labels, index in images.chunks(CHUNK):
         out = forward(state.network, normalise(pixels, task.model), task.schedule.precision)
         yield Embedding(out.features, out.logits, labels, index)
 
@@ -237,7 +244,7 @@ def _validate(task: Task, state: State) -> dict[str, float]:
 
 
 def _right(task: Task, state: State) -> Iterator[torch.Tensor]:
-    for pixels, labels in zip(task.val.pixels.split(CHUNK), task.val.labels.split(CHUNK), strict=True):
+    for pixels, labels, _ in task.val.chunks(CHUNK):
         out = forward(state.network, normalise(pixels, task.model), task.schedule.precision)
         yield state.method.predict(out).argmax(dim=1) == labels
 

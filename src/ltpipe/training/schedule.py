@@ -1,11 +1,12 @@
 """Schedule: the parameter block of the recipe; importable without torch."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
 from ltpipe.methods.base import Augment, Phase
-from ltpipe.specs import Spec
+from ltpipe.specs import Spec, parse
 
 
 class Schedule(Spec):
@@ -26,6 +27,9 @@ class Schedule(Spec):
     augment: Augment = Augment()
     precision: Literal["fp32", "bf16"] = "fp32"
     save_every: int = Field(500, gt=0)
+    resident: float = Field(
+        8.0, ge=0, description="GB of a split's pixels held on the device; larger splits are read batch by batch"
+    )
     threads: int | None = Field(
         None, gt=0, description="CPU threads; default: torch's. Fixed, the bits do not depend on cores"
     )
@@ -33,3 +37,12 @@ class Schedule(Spec):
     def phase(self) -> Phase:
         """The whole schedule as one phase."""
         return Phase(self.epochs, self.lr, self.warmup, self.decay, augment=self.augment)
+
+    def changed(self, changes: Mapping[str, Any]) -> "Schedule":
+        """This recipe with some keys replaced, those of `augment` one by one; the same again changes nothing.
+
+        Raises Refused where a key is unknown or a value impossible.
+        """
+        whole = self.model_dump()
+        augment = {"augment": whole["augment"] | changes["augment"]} if "augment" in changes else {}
+        return parse(Schedule, whole | dict(changes) | augment, "schedule")

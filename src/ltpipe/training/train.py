@@ -42,6 +42,7 @@ def train(
     from ltpipe import weights
     from ltpipe.training import loop
 
+    schedule = schedule.changed(run.schedule)
     where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
     task = loop.Task(
@@ -51,8 +52,8 @@ def train(
         model=model,
         seed=seed,
         classes=len(facts["classes"]),
-        train=_split(manifest, images, run.split, where),
-        val=_split(manifest, images, "val", where),
+        train=_split(manifest, images, run.split, where, schedule.resident),
+        val=_split(manifest, images, "val", where, schedule.resident),
         fingerprint=hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode()).hexdigest(),
         resume=scratch / "resume.pt",
         start=weights.unpack(start)[0] if start is not None else None,
@@ -74,7 +75,7 @@ def provenance(
     """What a checkpoint is made of, JSON-able: equal provenance on one machine means equal weights."""
     names = class_names(manifest)
     labels = manifest.loc[manifest["split"] == run.split, "label"]
-    blocks = {"run": run, "schedule": schedule, "model": model}
+    blocks = {"run": run, "schedule": schedule.changed(run.schedule), "model": model}
     return {
         "cell": cell,
         "seed": seed,
@@ -87,7 +88,7 @@ def provenance(
     }
 
 
-def _split(manifest: Table, images: np.ndarray, split: str, device: Any) -> Any:
+def _split(manifest: Table, images: np.ndarray, split: str, device: Any, resident: float) -> Any:
     from ltpipe.training.images import Images
 
     rows = manifest[manifest["split"] == split]
@@ -95,4 +96,4 @@ def _split(manifest: Table, images: np.ndarray, split: str, device: Any) -> Any:
         valid = ", ".join(sorted(manifest["split"].unique()))
         raise Refused(f"the manifest has no image in split {split!r}; it has: {valid}")
     groups = np.array([GROUPS.index(group) for group in rows["group"]])
-    return Images.of(images[rows["row"].to_numpy()], rows["label"].to_numpy(), groups, device)
+    return Images.of(images, rows["row"].to_numpy(), rows["label"].to_numpy(), groups, device, resident * 1e9)

@@ -1,0 +1,166 @@
+"""Batches from packed images: boxes, resampling, windows, centres, and splits that stay in their file."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from ltpipe.methods.base import Augment
+from ltpipe.models.servable import Servable, centred
+from ltpipe.models.spec import Model
+from ltpipe.runs import Run, build
+from ltpipe.specs import Refused
+from ltpipe.training import crops, images, loop
+from ltpipe.training.schedule import Schedule
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Smooth and noisy 24 x 24 images."""
+    random = np.random.RandomState(0)
+    noise = random.randint(0, 256, (6, 24, 24, 3))
+    ramp = np.broadcast_to(np.arange(24)[:, None, None] * 10, (6, 24, 24, 3))
+    return torch.from_numpy(np.concatenate([noise, ramp]).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [7, 16, 24, 40])
+def test_a_box_is_resized_as_pillow_does(pictures, size):
+    boxes = crops.boxes(len(pictures), 24, (0.1, 1.0), generator(3))
+    found = crops.resized(pictures, boxes, size)
+    for picture, (top, left, height, width), mine in zip(pictures, boxes.tolist(), found, strict=True):
+        cut = Image.fromarray(picture.numpy()).crop((left, top, left + width, top + height))
+        theirs = np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(theirs - mine.numpy()).max() <= 1
+
+
+def test_a_whole_box_of_the_same_size_changes_nothing(pictures):
+    whole = torch.tensor([[0, 0, 24, 24]]).expand(len(pictures), 4)
+    assert torch.equal(crops.resized(pictures, whole, 24), pictures)
+
+
+def test_boxes_have_the_asked_area_and_ratio_and_lie_inside():
+    top, left, height, width = crops.boxes(20000, 256, (0.08, 1.0), generator()).T
+    assert top.min() >= 0 and left.min() >= 0
+    assert (top + height).max() <= 256 and (left + width).max() <= 256
+    whole = (height == 256) & (width == 256)
+    ratio, share = (width / height)[~whole], (height * width / 256**2)[~whole]
+    assert ratio.min() > 0.74 and ratio.max() < 1.35
+    assert share.min() > 0.078 and share.max() <= 1.0
+    # half of the boxes are wider than high, and a corner has no preferred place
+    assert abs((ratio > 1).float().mean() - 0.5) < 0.02
+    free = (256 - height) > 50
+    assert abs((top / (256 - height))[free].mean() - 0.5) < 0.02
+
+
+def test_boxes_are_distributed_as_torchvisions():
+    transforms = pytest.importorskip("torchvision.transforms")
+    picture = torch.zeros(3, 64, 64)
+    torch.manual_seed(0)
+    theirs = torch.tensor(
+        [transforms.RandomResizedCrop.get_params(picture, (0.3, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)]
+    )
+    mine = crops.boxes(4000, 64, (0.3, 1.0), generator())
+    for column in range(4):
+        a, b = theirs[:, column].float(), mine[:, column].float()
+        assert abs(a.mean() - b.mean()) < 5 * (a.std() + b.std()) / 4000**0.5
+        assert abs(a.std() - b.std()) < 0.05 * a.std()
+
+
+def test_a_box_that_never_fits_is_the_whole_image():
+    assert crops.boxes(3, 1, (0.01, 0.02), generator()).tolist() == [[0, 0, 1, 1]] * 3
+
+
+def test_random_boxes_come_at_the_networks_size(pictures):
+    found = images.augmented(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16)
+    assert found.shape == (12, 16, 16, 3) and found.dtype == torch.uint8
+    assert torch.equal(found, images.augmented(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16))
+
+
+def test_a_window_of_a_larger_image_reaches_every_place(pictures):
+    numbered = torch.arange(24 * 24).reshape(24, 24).remainder(251).to(torch.uint8)[None, :, :, None]
+    batch = numbered.expand(400, 24, 24, 3)
+    found = images.augmented(batch, Augment(crop=1), generator(), 22)
+    places = {
+        (top, left)
+        for image in found
+        for top in range(-1, 4)
+        for left in range(-1, 4)
+        if torch.equal(
+            image, torch.nn.functional.pad(batch[0], (0, 0, 1, 1, 1, 1))[top + 1 : top + 23, left + 1 : left + 23]
+        )
+    }
+    assert places == {(top, left) for top in range(-1, 4) for left in range(-1, 4)}
+
+
+def test_without_a_crop_a_larger_image_gives_its_centre(pictures):
+    assert torch.equal(images.augmented(pictures, Augment(), generator(), 20), pictures[:, 2:22, 2:22])
+    assert torch.equal(centred(pictures, 21), pictures[:, 1:22, 1:22])
+    model = Model(backbone="cnn", image=20)
+    assert torch.equal(images.normalise(pictures, model), images.normalise(pictures[:, 2:22, 2:22], model))
+
+
+def test_the_served_graph_takes_the_centre_of_packed_images(pictures):
+    model = Model(backbone="cnn", image=20, options={"width": 4})
+    network, method = build(Run(method="ce", split="train"), model, tiny.PROBLEM)
+    serve = Servable(network, method.predict, model).eval()
+    with torch.no_grad():
+        assert torch.equal(serve(pictures)[0], serve(pictures[:, 2:22, 2:22])[0])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"crop": 4, "resized_crop": (0.1, 1)}, {"resized_crop": (0.9, 0.1)}, {"resized_crop": (0, 1)}]
+)
+def test_impossible_crops_are_refused(changes):
+    with pytest.raises(ValueError, match="resized_crop"):
+        Augment(**changes)
+
+
+def stored(split, held):
+    """The split again, in a store with other images between, on the device or not."""
+    pixels = split.pixels.numpy()
+    store = np.zeros((3 * len(pixels), *pixels.shape[1:]), np.uint8)
+    rows = 3 * np.arange(len(pixels))[::-1] + 1
+    store[rows] = pixels
+    labels, groups = split.labels.numpy(), split.groups.numpy()
+    return images.Images.of(store, rows, labels, groups, tiny.CPU, resident=1e9 if held else 0)
+
+
+@pytest.mark.parametrize("name", tiny.NAMES)
+def test_images_that_stay_in_their_file_train_the_same(name, tmp_path):
+    from dataclasses import replace
+
+    task = tiny.task(tmp_path, name, tiny.example(name))
+    found = []
+    for held in (True, False):
+        train, val = stored(tiny.TRAIN, held), stored(tiny.VAL, held)
+        assert (train.pixels is not None) == held
+        found.append(loop.fit(replace(task, train=train, val=val)))
+    assert tiny.same(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_stored_steps_come_in_order_from_where_training_stopped():
+    train = stored(tiny.TRAIN, held=False)
+    steps = [[torch.tensor([i, i + 1]), torch.tensor([i])] for i in range(9)]
+    for start in (0, 1, 7, 9):
+        found = list(train.ahead(steps, start))
+        assert [step for step, _, _ in found] == list(range(start, 9))
+        for step, rows, pixels in found:
+            assert all(torch.equal(a, b) for a, b in zip(rows, steps[step], strict=True))
+            assert all(torch.equal(p, tiny.TRAIN.pixels[r]) for p, r in zip(pixels, rows, strict=True))
+
+
+def test_a_runs_own_recipe():
+    whole = Schedule(epochs=3, batch=8, lr=0.1, weight_decay=0.0, augment={"crop": 2, "flip": True})
+    changed = whole.changed({"weight_decay": 2e-4, "decay": {60: 0.1}, "augment": {"crop": 0, "cutout": 4}})
+    assert (changed.weight_decay, changed.decay, changed.epochs) == (2e-4, {60: 0.1}, 3)
+    assert changed.augment == Augment(flip=True, cutout=4)
+    assert changed.changed({"weight_decay": 2e-4}) == changed
+    assert whole.changed({}) == whole
+    with pytest.raises(Refused, match=r"unknown key wd; valid keys: epochs, batch"):
+        whole.changed({"wd": 1})
