@@ -9,6 +9,7 @@ import torch
 
 from ltpipe.methods import base
 from ltpipe.models.branches import Branches
+from ltpipe.models.spec import Model
 from ltpipe.runs import Run
 from ltpipe.specs import Refused
 from ltpipe.training import loop, optimiser
@@ -187,3 +188,19 @@ def test_ldam_and_class_balanced_weigh_from_their_epoch_on():
 def test_schedule_passes_its_augmentation_to_the_phase():
     schedule = Schedule(epochs=1, batch=2, lr=0.1, weight_decay=0, augment={"randaug": True, "cutout": 4})
     assert schedule.phase().augment.randaug and schedule.phase().augment.cutout == 4
+
+
+WIDTHS = [
+    *[("ride", "resnet32", 48), ("tade", "resnet32", 48), ("bbn", "resnet32", 64), ("ce", "resnet32", 64)],
+    *[("ride", "resnet", 384), ("bbn", "resnet", 512), ("ride", "cnn", 64)],
+]
+
+
+@pytest.mark.parametrize(("name", "backbone", "width"), WIDTHS)
+def test_experts_are_narrow_and_bbns_branches_are_whole(name, backbone, width):
+    """RIDE's experts have 3/4 of the channels of their private stages; BBN's branches all of them."""
+    options = {"resnet": {"depth": 18, "stem": "small"}}.get(backbone, {})
+    network, _ = loop.build(
+        Run(method=name, split="train"), Model(backbone=backbone, image=32, options=options), tiny.PROBLEM
+    )
+    assert network.backbone.features == width

@@ -46,7 +46,7 @@ def test_features_are_as_many_as_it_says(stem, image):
 
 def test_experts_of_resnext50_have_the_features_of_ride():
     with torch.device("meta"):
-        network = build(Config(depth=50, **NEXT), 3)
+        network = build(Config(depth=50, **NEXT), 3, 0.75)
         out = network.eval()(torch.zeros(1, 3, 64, 64))
     assert network.features == 1536
     assert out.shape == (1, 3, 1536)

@@ -76,7 +76,7 @@ def build(run: Run, model: Model, problem: Problem) -> "tuple[Network, Method]":
     needs = method.needs()
     if needs.start_from and run.start_from is None:
         raise Refused(f"method {run.method} starts from a finished run: name one in start_from")
-    backbone = named(BACKBONES, model.backbone).build(model.config(), needs.branches)
+    backbone = named(BACKBONES, model.backbone).build(model.config(), needs.branches, needs.narrow)
     network = Network(backbone, method.head(backbone.features), method.build(backbone.features))
     method.own = network.own
     return network, method

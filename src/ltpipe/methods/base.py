@@ -30,6 +30,10 @@ When = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+# private stages of RIDE's experts, hence of TADE's: 24 and 48 channels of 32 and 64 (Wang et al., ICLR 2021)
+NARROW = 0.75
+
+
 def at(when: int | float, epochs: int) -> int:
     """The epoch (from 0) that `when` means in a schedule of `epochs` epochs."""
     return when if isinstance(when, int) else round(when * epochs)
@@ -71,11 +75,13 @@ class Clock:
 
 @dataclass(frozen=True)
 class Needs:
-    """branches: private copies of the backbone's last stages (experts). split: while training, branch e sees only the
+    """branches: private copies of the backbone's last stages (experts). narrow: share of its channels that such a copy
+    keeps, where the backbone has channels to spare. split: while training, branch e sees only the
     e-th part of the batch. start_from: the run must name a finished run whose weights it starts from. keeps: the parts
     that are taken from that run; the others start anew."""
 
     branches: int = 1
+    narrow: float = 1.0
     split: bool = False
     start_from: bool = False
     keeps: tuple[str, ...] = ("backbone", "head")

@@ -63,7 +63,7 @@ class Method(base.Method):
     """Experts with cosine heads; margins, weights and temperatures as buffers."""
 
     def needs(self) -> base.Needs:
-        return base.Needs(branches=self.config.experts)
+        return base.Needs(branches=self.config.experts, narrow=base.NARROW)
 
     def head(self, features: int) -> "nn.Module":
         from ltpipe.models.heads import Cosine, PerExpert

@@ -51,7 +51,7 @@ class Method(base.Method):
     """Three experts; the prior as a buffer."""
 
     def needs(self) -> base.Needs:
-        return base.Needs(branches=3)
+        return base.Needs(branches=3, narrow=base.NARROW)
 
     def head(self, features: int) -> "nn.Module":
         from torch import nn

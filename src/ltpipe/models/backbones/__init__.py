@@ -1,1 +1,1 @@
-"""One file a backbone: a Config block and build(config, branches) -> nn.Module with an int attribute `features`."""
+"""One file a backbone: a Config block and build(config, branches, narrow) -> nn.Module with an int `features`."""

@@ -16,10 +16,10 @@ class Config(Spec):
     width: int = Field(16, gt=0)
 
 
-def build(config: Config, branches: int) -> "nn.Module":
+def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
     """images B x 3 x H x W -> features B x 4*width, or B x branches x 4*width where branches > 1.
 
-    The first block is shared; the other two are private to each branch.
+    The first block is shared; the other two are private to each branch, and too small to be narrowed.
     """
     from torch import nn
 

@@ -38,11 +38,10 @@ class Config(Spec):
         return self
 
 
-def build(config: Config, branches: int) -> "nn.Module":
+def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
     """images B x 3 x H x W -> features B x D, or B x branches x D; stem and the first two stages are shared.
 
-    D is 8 * width (depth 18, 34) or 32 * width. With branches, the two private stages have 3/4 of the planes (192 and
-    384 for width 64: Wang et al., ICLR 2021, RIDE), also for BBN, whose authors keep them whole.
+    D is 8 * width (depth 18, 34) or 32 * width. With branches, the two private stages keep `narrow` of their planes.
     """
     from torch import nn
 
@@ -53,7 +52,7 @@ def build(config: Config, branches: int) -> "nn.Module":
     expansion = 4 if wide else 1
     planes = [config.width * factor for factor in (1, 2, 4, 8)]
     if branches > 1:
-        planes[2:] = [3 * number // 4 for number in planes[2:]]
+        planes[2:] = [int(number * narrow) for number in planes[2:]]
 
     def block(inputs: int, outputs: int, stride: int) -> nn.Module:
         return (

@@ -21,10 +21,10 @@ class Config(Spec):
     depth: int = Field(32, description="6n + 2 layers")
 
 
-def build(config: Config, branches: int) -> "nn.Module":
+def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
     """images B x 3 x H x W -> features B x 4*width, or B x branches x D; stem and first stage are shared.
 
-    With branches, the private stages have 3/4 of the channels (24 and 48 for width 16: Wang et al., ICLR 2021, RIDE).
+    With branches, the private stages keep `narrow` of their channels.
     """
     from torch import nn
 
@@ -35,7 +35,7 @@ def build(config: Config, branches: int) -> "nn.Module":
     if 6 * blocks + 2 != config.depth:
         raise ValueError(f"resnet32: depth must be 6n + 2, not {config.depth}")
     first = config.width
-    second, third = (2 * first, 4 * first) if branches == 1 else (3 * first // 2, 3 * first)
+    second, third = (int(number * (narrow if branches > 1 else 1)) for number in (2 * first, 4 * first))
 
     def rest() -> nn.Module:
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
