@@ -66,9 +66,11 @@ def facts_of(session: Any) -> dict[str, Any]:
     return facts
 
 
-def logits_of(session: Any, images: np.ndarray) -> np.ndarray:
-    """Logits, float32 N x C; images: uint8, N x H x W x 3."""
-    parts = [session.run(["logits"], {"image": images[i : i + BATCH]})[0] for i in range(0, len(images), BATCH)]
+def logits_of(session: Any, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Logits, float32 N x C, of `rows` of the images (default: all), uint8, H x W x 3 each; in memory a batch at once."""
+    rows = np.arange(len(images)) if rows is None else rows
+    chunks = (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
+    parts = [session.run(["logits"], {"image": images[chunk]})[0] for chunk in chunks]
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
@@ -90,7 +92,7 @@ def predict(model: bytes, manifest: Table, images: np.ndarray) -> Table:
     if facts["data"] != (found := data_version(manifest, images)):
         raise Refused(f"the model was trained on data {facts['data']}, the manifest is {found}: export again")
     rows = manifest[manifest["role"] != "train"]
-    chances = softmax(logits_of(session, images[rows["row"].to_numpy()]))
+    chances = softmax(logits_of(session, images, rows["row"].to_numpy()))
     table = rows[["id", "source", "split", "label", "group", "attribute"]].reset_index(drop=True)
     table["predicted"] = chances.argmax(axis=1)
     table["confidence"] = chances.max(axis=1)
