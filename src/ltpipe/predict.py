@@ -67,7 +67,7 @@ def facts_of(session: Any) -> dict[str, Any]:
 
 
 def logits_of(session: Any, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-    """Logits, float32 N x C, of `rows` of the images (default: all), uint8, H x W x 3 each; in memory a batch at once."""
+    """Logits, float32 N x C, of `rows` of the images (default: all); uint8, N x H x W x 3, a batch held at once."""
     rows = np.arange(len(images)) if rows is None else rows
     chunks = (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
     parts = [session.run(["logits"], {"image": images[chunk]})[0] for chunk in chunks]
