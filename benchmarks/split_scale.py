@@ -28,6 +28,7 @@ import pandas as pd
 
 from ltpipe.benchmark import load
 from ltpipe.data.expectations import Expect, validate
+from ltpipe.data.fetch import Source
 from ltpipe.data.split import Split, draw
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +92,8 @@ def case(name: str, index: Path, files: str) -> dict[str, float]:
     """One measurement, in this process."""
     table = pd.read_parquet(index)
     began = time.perf_counter()
-    manifest = draw(table, splits()[name.removeprefix("validate ")])
+    source = Source(name="imagenet2012", size=112)  # no case looks at an image
+    manifest = draw(table, source, Path("raw"), splits()[name.removeprefix("validate ")])
     if name.startswith("validate"):
         groups = {**GROUPS, "split": "train"}
         counts = {"train": {"classes": CLASSES}, "val": {"classes": CLASSES}, "test": f"{VAL}x{CLASSES}"}

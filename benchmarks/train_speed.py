@@ -1,6 +1,6 @@
 """Images/s of ResNet-32 at batch 128 on 32 x 32 images: the usual recipe beside ours, in one run.
 
-    uv run --group bench python benchmarks/train_speed.py [--device cuda] [--images 12800] [--repeats 5]
+    uv run python benchmarks/train_speed.py [--device cuda] [--images 12800] [--repeats 5]
 
 usual   PIL transforms on each sample (pad 4, random crop, flip, normalise) in a DataLoader with workers, fp32
 ours    images resident on the device as uint8, batched augmentation there, channels last; fp32, and bf16 on CUDA

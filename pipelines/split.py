@@ -11,10 +11,11 @@ def create(name: str, source: str) -> Pipeline:
     """The stage of one benchmark. source: names the folder of raw files."""
     candidate, validation = f"{name}.candidate", f"{name}.validation"
     manifest, tags = f"{name}.manifest", ["split", "data"]
-    packed = [manifest, f"params:{name}.source", f"raw_{source}"]
+    images = [f"params:{name}.source", f"raw_{source}"]
+    drawn = [f"{name}.index", *images, f"params:{name}.split"]
     return Pipeline(
         [
-            Node(draw, [f"{name}.index", f"params:{name}.split"], candidate, name="draw", tags=tags, namespace=name),
+            Node(draw, drawn, candidate, name="draw", tags=tags, namespace=name),
             Node(
                 validate,
                 [candidate, f"raw_{source}", f"params:{name}.expect"],
@@ -24,6 +25,6 @@ def create(name: str, source: str) -> Pipeline:
                 namespace=name,
             ),
             Node(admit, [candidate, validation], manifest, name="admit", tags=tags, namespace=name),
-            Node(pack, packed, f"{name}.images", name="pack", tags=tags, namespace=name),
+            Node(pack, [manifest, *images], f"{name}.images", name="pack", tags=tags, namespace=name),
         ]
     )

@@ -82,9 +82,9 @@ def index(spec, raw):
 
 
 @pytest.fixture(scope="session")
-def manifest(index, spec):
+def manifest(index, spec, raw):
     """The default manifest; a test that changes it takes a copy."""
-    return draw(index, spec.split)
+    return draw(index, spec.source, raw, spec.split)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,17 @@
 """Clusters of a class's images: the same for any number of threads, cached by content, and what must be refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from ltpipe.data.clusters import Clusters, key, kmeans
-from ltpipe.specs import Refused
+from ltpipe.data.clusters import Clusters, Features, key, kmeans
+from ltpipe.data.fetch import Images, Source
+from ltpipe.specs import Refused, parse
 
 SETTINGS = {"count": 3, "restarts": 2, "seed": 25}
+IMAGES = Images(Source(name="digits", size=16), Path("no folder"))
 
 
 @pytest.fixture(scope="module")
@@ -82,26 +86,27 @@ def stored(data, tmp_path):
 
 
 def block(folder, **changes):
-    options = {"features": str(folder / "features.npy"), "cache": str(folder / "cache"), **SETTINGS}
+    features = {"name": "file", "options": {"path": str(folder / "features.npy")}}
+    options = {"features": features, "cache": str(folder / "cache"), **SETTINGS}
     return Clusters(**{**options, **changes})
 
 
 def test_features_from_a_file_are_clustered_once(data, stored, monkeypatch):
     features, labels, _ = data
     rows = np.arange(len(labels))
-    first = block(stored).of(index_of(labels), rows)
+    first = block(stored).of(index_of(labels), rows, IMAGES)
     assert (first == kmeans(features, labels, **SETTINGS)).all()
     assert len(list((stored / "cache").iterdir())) == 1
     monkeypatch.setattr("ltpipe.data.clusters.kmeans", None)
-    assert (block(stored).of(index_of(labels), rows) == first).all()
+    assert (block(stored).of(index_of(labels), rows, IMAGES) == first).all()
 
 
 def test_features_may_be_of_the_whole_index_or_of_its_official_rows(data, stored):
     features, labels, _ = data
     rows = np.arange(0, len(labels), 2)
-    whole = block(stored).of(index_of(labels), rows)
+    whole = block(stored).of(index_of(labels), rows, IMAGES)
     np.save(stored / "features.npy", features[rows])
-    assert (block(stored).of(index_of(labels), rows) == whole).all()
+    assert (block(stored).of(index_of(labels), rows, IMAGES) == whole).all()
 
 
 def test_features_of_another_number_of_images_are_refused(data, stored):
@@ -110,41 +115,63 @@ def test_features_of_another_number_of_images_are_refused(data, stored):
     with pytest.raises(
         Refused, match="is 100 x 5, not D numbers for each of the index's 480 rows, nor of the 480 rows"
     ):
-        block(stored).of(index_of(labels), np.arange(480))
+        block(stored).of(index_of(labels), np.arange(480), IMAGES)
 
 
 def test_features_that_are_not_there_are_refused(data, tmp_path):
     with pytest.raises(Refused, match="cannot read the features"):
-        block(tmp_path).of(index_of(data[1]), np.arange(480))
+        block(tmp_path).of(index_of(data[1]), np.arange(480), IMAGES)
 
 
 def test_the_attribute_of_the_index_may_be_the_cluster(data):
     _, labels, blobs = data
-    assert (Clusters(count=3).of(index_of(labels, blobs), np.arange(480)) == blobs).all()
+    assert (Clusters(count=3).of(index_of(labels, blobs), np.arange(480), IMAGES) == blobs).all()
 
 
 def test_an_index_without_attribute_is_refused_with_the_other_ways(data):
-    with pytest.raises(Refused, match=r"480 have none .* features may also be pixels or a .npy file"):
-        Clusters(count=3).of(index_of(data[1]), np.arange(480))
+    with pytest.raises(Refused, match=r"480 have none .* features may also be pixels, file, torchvision or checkpoint"):
+        Clusters(count=3).of(index_of(data[1]), np.arange(480), IMAGES)
+
+
+def test_features_that_are_no_numbers_are_refused(data):
+    features, labels, _ = data
+    wrong = features.copy()
+    wrong[7, 1] = np.nan
+    with pytest.raises(Refused, match="NaN or infinite"):
+        kmeans(wrong, labels, **SETTINGS)
 
 
 def test_pixels_come_from_the_source(index):
     few = index.iloc[:360].reset_index(drop=True).assign(label=0)
-    clusters = Clusters(features="pixels", pixels={"name": "digits", "size": 16}, count=6, restarts=2, cache=None)
-    found = clusters.of(few, np.arange(360))
+    features = {"name": "pixels", "options": {"size": 16}}
+    found = Clusters(features=features, count=6, restarts=2, cache=None).of(few, np.arange(360), IMAGES)
     # the schemes differ by far more than the digits: pixels see nothing else
     assert len(set(zip(found, few["attribute"], strict=True))) == 6
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("features", "message"),
     [
-        ({"features": "network"}, "attribute, pixels or a path that ends in .npy, not 'network'"),
-        ({"features": "pixels"}, "goes with the block pixels"),
-        ({"pixels": {"name": "digits", "size": 16}}, "and only with it"),
-        ({"features": "pixels", "pixels": {"name": "none", "size": 16}}, "no 'none' in ltpipe.data.sources"),
+        (
+            {"name": "network"},
+            "no 'network' in ltpipe.features; valid names: attribute, checkpoint, file, pixels",
+        ),
+        ({"name": "pixels", "options": {"sise": 16}}, "unknown key sise; valid keys: size"),
+        ({"name": "file", "options": {"path": "features.pt"}}, "a path that ends in .npy, not 'features.pt'"),
+        ({"name": "file"}, "path\n  Field required"),
+        ({"name": "torchvision", "options": {"resize": 200}}, "crop 256 is larger than resize 200"),
+        ({"name": "torchvision", "options": {"std": [1, 1, 0]}}, "std must be positive"),
+        ({"name": "torchvision", "options": {"device": "gpu"}}, "'auto', 'cpu' or 'cuda'"),
+        ({"name": "checkpoint"}, "path\n  Field required"),
     ],
 )
-def test_an_impossible_block_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        Clusters(**options)
+def test_impossible_features_are_refused_before_anything_is_read(features, message):
+    with pytest.raises(Refused) as refused:
+        parse(Clusters, {"features": features}, "clusters")
+    assert message.partition("\n")[0] in refused.value.message
+
+
+def test_a_module_that_gives_other_rows_than_asked_for_is_an_error(data, monkeypatch):
+    monkeypatch.setattr("ltpipe.features.attribute.extract", lambda *_: np.zeros(3))
+    with pytest.raises(TypeError, match=r"ltpipe\.features\.attribute\.extract: \(3,\) for 480 images"):
+        Features().of(index_of(data[1]), np.arange(480), IMAGES, None)

@@ -5,8 +5,9 @@ import base64
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import draw
 
-from ltpipe.data.split import Split, draw
+from ltpipe.data.split import Split
 from ltpipe.data.splits.coco_glt import balanced, bits, thirds
 from ltpipe.specs import Refused
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import draw
 
 from ltpipe.benchmark import load
 from ltpipe.data.longtail import coded
-from ltpipe.data.split import Split, draw
+from ltpipe.data.split import Split
 from ltpipe.data.splits.glt_clusters import divide, fit, merge
 from ltpipe.specs import Refused
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import draw
 
 from ltpipe.data.lists import parse as parse_list
-from ltpipe.data.split import Split, draw
+from ltpipe.data.split import Split
 from ltpipe.specs import Refused
 
 GROUPS = {"by": "count", "many": 4, "medium": 2}

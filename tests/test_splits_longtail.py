@@ -5,9 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import draw
 
 from ltpipe.data.longtail import Profile, coded, exponential, pareto, spelled, step
-from ltpipe.data.split import Split, draw
+from ltpipe.data.split import Split
 from ltpipe.specs import Refused, parse
 
 BY_COUNT = {"by": "count", "many": 100, "medium": 20}

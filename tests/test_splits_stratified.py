@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import draw
 
-from ltpipe.data.split import Split, draw
+from ltpipe.data.split import Split
 from ltpipe.specs import Refused
 
 GROUPS = {"by": "count", "many": 100, "medium": 20}

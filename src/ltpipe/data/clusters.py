@@ -5,11 +5,7 @@ k = 6, unseeded, so that their clusters exist in their files only. Here every cl
 class is clustered on one thread, so that the clusters do not depend on how many work at once. (They may on the
 processor: floating-point sums differ in the last bits.)
 
-features says where they come from:
-
-    attribute    no k-means: the index's column `attribute` is the cluster
-    pixels       the source's own images, `pixels.size` high and wide: needs no network, sees colour and layout only
-    <path>.npy   a row for each row of the index, or for each row of its official split, in index order
+Features come from a module of ltpipe.features: attribute (no k-means), pixels, file, torchvision, checkpoint.
 """
 
 import hashlib
@@ -19,94 +15,92 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ltpipe.atomic import write
-from ltpipe.data.fetch import Source
+from ltpipe.data.fetch import Images
 from ltpipe.data.rows import by_class
 from ltpipe.data.tables import Table
 from ltpipe.specs import Refused, Spec, named
 
+PACKAGE = "ltpipe.features"
 EXAMPLES = 5
 CHUNK = 1 << 26
 
 
-class Pixels(Source):
-    """The benchmark's source at another size, and the folder of its files."""
+class Features(Spec):
+    """What is clustered: `name` is a module of ltpipe.features, `options` its Config block."""
 
-    raw: str = Field("", description="folder of the source's files; default data/01_raw/<name>")
+    name: str = "attribute"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        named(PACKAGE, name)
+        return name
+
+    @model_validator(mode="after")
+    def _options(self) -> "Features":
+        self.config()
+        return self
+
+    def config(self) -> Spec:
+        """The options as the module's own Config block."""
+        config: Spec = named(PACKAGE, self.name).Config.model_validate(self.options)
+        return config
+
+    def modules(self) -> frozenset[str]:
+        return frozenset({f"{PACKAGE}.{self.name}"})
+
+    def of(self, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
+        """Features of `rows`, N x D, or their clusters, N (see ltpipe.features)."""
+        found: np.ndarray = named(PACKAGE, self.name).extract(self.config(), index, rows, images, cache)
+        if len(found) != len(rows) or found.ndim > 2:
+            raise TypeError(f"{PACKAGE}.{self.name}.extract: {found.shape} for {len(rows)} images")
+        return found
 
 
 class Clusters(Spec):
-    """count: clusters of each class. restarts: k-means runs, of which the tightest counts. cache: folder, or null.
+    """count: clusters of each class. restarts: k-means runs, of which the tightest counts.
 
-    threads: 0 is as many as there are cores; the clusters are the same.
+    cache: folder for clusters and for what a network gave, or null. threads: 0 is as many as there are cores; the
+    clusters are the same.
     """
 
-    features: str = "attribute"
-    pixels: Pixels | None = None
+    features: Features = Field(default_factory=Features)
     count: int = Field(6, ge=2)
     restarts: int = Field(10, ge=1)
     seed: int = Field(25, ge=0, lt=2**31)
     cache: str | None = "data/05_model_input/clusters"
     threads: int = Field(0, ge=0)
 
-    @model_validator(mode="after")
-    def _source(self) -> "Clusters":
-        if self.features not in ("attribute", "pixels") and not self.features.endswith(".npy"):
-            raise ValueError(f"features: attribute, pixels or a path that ends in .npy, not {self.features!r}")
-        if (self.features == "pixels") != (self.pixels is not None):
-            raise ValueError(
-                "features: pixels goes with the block pixels: {name: <source>, size: 16}, and only with it"
-            )
-        return self
-
-    def of(self, index: Table, rows: np.ndarray) -> np.ndarray:
+    def of(self, index: Table, rows: np.ndarray, images: Images) -> np.ndarray:
         """Cluster of each of `rows`, int64, 0..count-1 in its class."""
         labels = index["label"].to_numpy(dtype=np.int64)[rows]
-        if self.features == "attribute":
-            return _known(index["attribute"].to_numpy(dtype=np.int64)[rows], labels, self.count)
-        features = self._pixels(index, rows) if self.pixels else _read(Path(self.features), len(index), rows)
+        cache = Path(self.cache) if self.cache is not None else None
+        features = self.features.of(index, rows, images, cache)
+        if features.ndim == 1:
+            return _known(features, labels, self.count, self.features.name)
         settings = {"count": self.count, "restarts": self.restarts, "seed": self.seed}
-        if self.cache is None:
+        if cache is None:
             return kmeans(features, labels, **settings, threads=self.threads)
-        path = Path(self.cache) / f"{key(features, labels, settings)}.npy"
+        path = cache / f"{key(features, labels, settings)}.npy"
         if not path.exists():
             _save(path, kmeans(features, labels, **settings, threads=self.threads))
         found: np.ndarray = np.load(path, allow_pickle=False)
         return found.astype(np.int64)
 
-    def _pixels(self, index: Table, rows: np.ndarray) -> np.ndarray:
-        """N x (size * size * 3), uint8."""
-        assert self.pixels is not None
-        source, raw = self.pixels, Path(self.pixels.raw or f"data/01_raw/{self.pixels.name}")
-        files = index["file"].iloc[rows].tolist()
-        images: np.ndarray = named("ltpipe.data.sources", source.name).read(source.config(), raw, files, source.size)
-        return images.reshape(len(images), -1)
 
-
-def _known(attribute: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    wrong = np.flatnonzero((attribute < 0) | (attribute >= count))
+def _known(clusters: np.ndarray, labels: np.ndarray, count: int, name: str) -> np.ndarray:
+    wrong = np.flatnonzero((clusters < 0) | (clusters >= count))
     if len(wrong):
         raise Refused(
-            f"clusters: features: attribute needs a cluster of 0..{count - 1} for every image; {len(wrong)} have none "
-            f"(attribute {attribute[wrong[0]]}, class {labels[wrong[0]]}); features may also be pixels or a .npy file"
+            f"clusters: features: {name} needs a cluster of 0..{count - 1} for every image; {len(wrong)} have none "
+            f"({name} {clusters[wrong[0]]}, class {labels[wrong[0]]}); features may also be pixels, file, torchvision "
+            "or checkpoint"
         )
-    return attribute
-
-
-def _read(path: Path, index: int, rows: np.ndarray) -> np.ndarray:
-    """The file's features of `rows`, N x D, mapped where all are wanted."""
-    try:
-        features: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise Refused(f"clusters: cannot read the features {path}: {error}") from None
-    if features.ndim != 2 or len(features) not in (index, len(rows)):
-        raise Refused(
-            f"clusters: {path} is {' x '.join(map(str, features.shape))}, not D numbers for each of the index's "
-            f"{index} rows, nor of the {len(rows)} rows of the official split, in index order"
-        )
-    return features if len(features) == len(rows) else features[rows]
+    return clusters
 
 
 def key(features: np.ndarray, labels: np.ndarray, settings: Mapping[str, Any]) -> str:
@@ -136,7 +130,7 @@ def kmeans(
 ) -> np.ndarray:
     """Cluster of each image in its class, N, int64; features: N x D, labels: N. Class c has the seed `seed` + c.
 
-    Raises Refused where a class has fewer images than clusters.
+    Raises Refused where a class has fewer images than clusters, or where a feature is not finite.
     """
     import os
     import warnings
@@ -173,6 +167,8 @@ def kmeans(
 def _one(features: np.ndarray, count: int, restarts: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans
 
-    model = KMeans(count, n_init=restarts, random_state=seed, copy_x=False)
-    found: np.ndarray = model.fit_predict(np.array(features, dtype=np.float32))
+    own = np.array(features, dtype=np.float32)
+    if not np.isfinite(own).all():
+        raise Refused("clusters: features are NaN or infinite")
+    found: np.ndarray = KMeans(count, n_init=restarts, random_state=seed, copy_x=False).fit_predict(own)
     return found

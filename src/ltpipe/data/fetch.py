@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -71,6 +71,34 @@ def fetch(source: Source, raw: Path) -> tuple[Table, str]:
     return index, module.NOTICE
 
 
+class Images(NamedTuple):
+    """The images behind an index: the source that reads them, and the folder of its files."""
+
+    source: Source
+    raw: Path
+
+    def read(self, files: Sequence[str], size: int) -> np.ndarray:
+        """The images of the index's `file` values, uint8, N x size x size x 3."""
+        found: np.ndarray = named(PACKAGE, self.source.name).read(self.source.config(), self.raw, files, size)
+        if found.shape != (len(files), size, size, 3) or found.dtype != np.uint8:
+            raise TypeError(f"{self.source.name}.read: {found.dtype} {found.shape}, not uint8 images of size {size}")
+        return found
+
+    def pack(self, files: Sequence[str], size: int) -> np.ndarray:
+        """As `read`, for any number of files: more than IN_MEMORY bytes are decoded in parts and mapped (`space`)."""
+        each = size * size * 3
+        if len(files) * each <= IN_MEMORY:
+            return self.read(files, size)
+        shape = (len(files), size, size, 3)
+        # once here, once where the array is saved
+        found = space(f"{len(files)} images of size {size}", shape, np.uint8, self.raw.parent, copies=2)
+        step = max(IN_MEMORY // each, 1)
+        for start in range(0, len(files), step):
+            log.info("%s: packing from image %d of %d", self.source.name, start, len(files))
+            found[start : start + step] = self.read(files[start : start + step], size)
+        return found
+
+
 def pack(manifest: Table, source: Source, raw: Path) -> np.ndarray:
     """The manifest's images, uint8, N x size x size x 3: image of row r of the manifest's column `row` is number r.
 
@@ -78,28 +106,23 @@ def pack(manifest: Table, source: Source, raw: Path) -> np.ndarray:
     file beside `raw`, which is gone with the array.
     """
     files = manifest.drop_duplicates("row").sort_values("row")["file"].tolist()
-    each = source.size * source.size * 3
-    if len(files) * each <= IN_MEMORY:
-        return _read(source, raw, files)
-    images = _mapped((len(files), source.size, source.size, 3), raw)
-    step = max(IN_MEMORY // each, 1)
-    for start in range(0, len(files), step):
-        log.info("%s: packing from image %d of %d", source.name, start, len(files))
-        images[start : start + step] = _read(source, raw, files[start : start + step])
-    return images
+    return Images(source, raw).pack(files, source.size)
 
 
-def _mapped(shape: tuple[int, ...], raw: Path) -> np.ndarray:
-    folder = raw.parent if os.access(raw.parent, os.W_OK) else Path(tempfile.gettempdir())
-    wanted, free = math.prod(shape), shutil.disk_usage(folder).free
-    if 2 * wanted > free:  # once here, once where the array is saved
-        raise Refused(f"{shape[0]} images of size {shape[1]} need 2 x {wanted:,} bytes in {folder}, {free:,} are free")
+def space(what: str, shape: tuple[int, ...], dtype: type[np.generic], folder: Path, copies: int = 1) -> np.ndarray:
+    """An array to be filled: in memory, or, of more than IN_MEMORY bytes, mapped from a nameless file in `folder`.
+
+    Raises Refused, naming `what`, where there is no room for `copies` of it.
+    """
+    if math.prod(shape) * np.dtype(dtype).itemsize <= IN_MEMORY:
+        return np.empty(shape, dtype)
+    folder = folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+    room(what, math.prod(shape) * np.dtype(dtype).itemsize, folder, copies)
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
-def _read(source: Source, raw: Path, files: Sequence[str]) -> np.ndarray:
-    images: np.ndarray = named(PACKAGE, source.name).read(source.config(), raw, files, source.size)
-    if images.shape != (len(files), source.size, source.size, 3) or images.dtype != np.uint8:
-        raise TypeError(f"{source.name}.read: {images.dtype} {images.shape}, not uint8 images of size {source.size}")
-    return images
+def room(what: str, wanted: int, folder: Path, copies: int = 1) -> None:
+    """Raise Refused where `folder` has no room for `copies` of `wanted` bytes."""
+    if copies * wanted > (free := shutil.disk_usage(folder).free):
+        raise Refused(f"{what} need {copies} x {wanted:,} bytes in {folder}, {free:,} are free")

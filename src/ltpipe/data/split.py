@@ -1,10 +1,12 @@
 """Stage `split`: draw a manifest, validate it, and admit it only if every expectation holds."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from ltpipe.data.fetch import Images, Source
 from ltpipe.data.manifest import COLUMNS
 from ltpipe.data.tables import Table
 from ltpipe.specs import Refused, Spec, named
@@ -37,14 +39,14 @@ class Split(Spec):
         return config
 
     def modules(self) -> frozenset[str]:
-        return frozenset({f"{PACKAGE}.{self.kind}"})
+        return frozenset({f"{PACKAGE}.{self.kind}"}) | self.config().modules()
 
 
-def draw(index: Table, split: Split) -> Table:
-    """A candidate manifest; nobody may use it before `admit`."""
+def draw(index: Table, source: Source, raw: Path, split: Split) -> Table:
+    """A candidate manifest; nobody may use it before `admit`. source, raw: for kinds that look at the images."""
     import numpy as np
 
-    table: Table = named(PACKAGE, split.kind).draw(index, split.config())
+    table: Table = named(PACKAGE, split.kind).draw(index, split.config(), Images(source, raw))
     names, rows = np.unique(table["image"].to_numpy(dtype=str), return_inverse=True)
     log.info("split %s: %d rows of %d images", split.kind, len(table), len(names))
     table = table.assign(id=table["split"] + "/" + table["image"], row=rows.astype(np.int64))

@@ -1,4 +1,6 @@
 """How a manifest is drawn from an index: one file a kind, each with a Config block and
 
-draw(index, config)     -> the manifest without its columns id and row (ltpipe.data.manifest)
+draw(index, config, images)     -> the manifest without its columns id and row (ltpipe.data.manifest)
+
+images (ltpipe.data.fetch.Images) is for a kind that looks at them.
 """

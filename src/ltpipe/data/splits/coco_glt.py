@@ -24,6 +24,7 @@ import base64
 import numpy as np
 from pydantic import Field
 
+from ltpipe.data.fetch import Images
 from ltpipe.data.longtail import exponential
 from ltpipe.data.manifest import Groups
 from ltpipe.data.rows import EXAMPLES, Part, assemble, by_class, by_size
@@ -89,7 +90,7 @@ def thirds(attributes: np.ndarray) -> np.ndarray:
     return rank
 
 
-def draw(index: Table, config: Config) -> Table:
+def draw(index: Table, config: Config, images: Images) -> Table:
     """The manifest of `index`, without the columns id and row. Raises Refused where a class has too few patches."""
     labels, attributes = index["label"].to_numpy(dtype=np.int64), bits(index)
     everything = np.arange(len(index))

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from ltpipe.data.fetch import Images
 from ltpipe.data.longtail import exponential, shares
 from ltpipe.data.manifest import Groups
 from ltpipe.data.tables import Table
@@ -51,7 +52,7 @@ def rank_of(values: int, ranks: int, classes: int, random: np.random.RandomState
     return np.take_along_axis(np.tile(ladder, (classes, 1)), np.argsort(order, axis=1), axis=1)
 
 
-def draw(index: Table, config: Config) -> Table:
+def draw(index: Table, config: Config, images: Images) -> Table:
     """The manifest of `index`, without the columns id and row.
 
     Raises Refused where a class has too few sources, or where the values of the attribute cannot fill the ranks.

@@ -34,6 +34,7 @@ from pydantic import Field, model_validator
 
 from ltpipe.data import glt_files
 from ltpipe.data.clusters import EXAMPLES, Clusters
+from ltpipe.data.fetch import Images
 from ltpipe.data.longtail import Sizes
 from ltpipe.data.manifest import Groups
 from ltpipe.data.rows import Part, assemble, by_class, by_size, match, official, renumber
@@ -118,12 +119,12 @@ def _first(candidates: range, total: int, of: Callable[[int], np.ndarray]) -> np
     return None if at == len(candidates) else of(candidates[at])
 
 
-def draw(index: Table, config: Config) -> Table:
+def draw(index: Table, config: Config, images: Images) -> Table:
     """The manifest of `index`, without the columns id and row. Raises Refused where a class has too few images."""
-    return _published(index, config, config.authors) if config.authors else _drawn(index, config)
+    return _published(index, config, config.authors) if config.authors else _drawn(index, config, images)
 
 
-def _drawn(index: Table, config: Config) -> Table:
+def _drawn(index: Table, config: Config, images: Images) -> Table:
     rows = official(index, config.official)
     labels = index["label"].to_numpy(dtype=np.int64)
     labels = by_size(labels, rows)[labels]
@@ -131,7 +132,7 @@ def _drawn(index: Table, config: Config) -> Table:
     if len(config.sizes) != classes:
         raise Refused(f"glt_clusters: sizes states {len(config.sizes)} classes, the index has {classes}")
     clusters = np.full(len(index), -1)
-    clusters[rows] = config.clusters.of(index, rows)
+    clusters[rows] = config.clusters.of(index, rows, images)
     own = by_class(labels, rows, classes)
     ranked = [merge(clusters[each], each, config.clusters.count, ranks) for each in own]
     attribute = np.full(len(index), -1)

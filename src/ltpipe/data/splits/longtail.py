@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from ltpipe.data.fetch import Images
 from ltpipe.data.longtail import Profile
 from ltpipe.data.manifest import Groups
 from ltpipe.data.rows import Cut, Part, assemble, by_class, by_size, official
@@ -86,7 +87,7 @@ def choose(rows: np.ndarray, images: int, val: Val, random: np.random.RandomStat
     return kept[: images - cut], kept[images - cut :]
 
 
-def draw(index: Table, config: Config) -> Table:
+def draw(index: Table, config: Config, images: Images) -> Table:
     """The manifest of `index`, without the columns id and row. Raises Refused where a class has too few images."""
     pool, labels = official(index, config.train), index["label"].to_numpy(dtype=np.int64)
     if config.classes == "size":

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ltpipe.data import lists
+from ltpipe.data.fetch import Images
 from ltpipe.data.manifest import Groups
 from ltpipe.data.rows import Cut, Part, assemble, by_class, match, official, renumber
 from ltpipe.data.tables import Table
@@ -74,7 +75,7 @@ def read(path: Path, classes: int) -> list[lists.Entry]:
     return lists.parse(text, str(path), classes)
 
 
-def draw(index: Table, config: Config) -> Table:
+def draw(index: Table, config: Config, images: Images) -> Table:
     """The manifest of `index`, without the columns id and row; the lists decide which images and which labels."""
     labels, files = index["label"].to_numpy(dtype=np.int64), index["file"].to_numpy(dtype=object)
     classes = int(labels.max()) + 1

@@ -11,6 +11,7 @@ they are, and its own val where it has one; else val is cut from train. Images w
 import numpy as np
 from pydantic import Field
 
+from ltpipe.data.fetch import Images
 from ltpipe.data.longtail import Profile
 from ltpipe.data.manifest import Groups
 from ltpipe.data.rows import EXAMPLES, Cut, Part, assemble, by_class, official
@@ -49,7 +50,7 @@ def ranks(labels: np.ndarray, attribute: np.ndarray) -> np.ndarray:
     return found
 
 
-def draw(index: Table, config: Config) -> Table:
+def draw(index: Table, config: Config, images: Images) -> Table:
     """The manifest of `index`, without the columns id and row. Raises Refused where a class has too few images."""
     labels, attribute = (index[name].to_numpy(dtype=np.int64) for name in ("label", "attribute"))
     if index["source"].duplicated().any():

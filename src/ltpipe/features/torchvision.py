@@ -1,0 +1,174 @@
+"""A network of torchvision with published weights, or with a state dict of the user's.
+
+As it stands, features are those that Tang et al. (ECCV 2022) cluster: ResNet-50, IMAGENET1K_V1, the 2,048 numbers that
+the classifier is given, of images resized to 260, their centre 256 x 256, pixels in 0..1 without subtraction of a mean.
+(mean and std state it otherwise.) Weights trained on ImageNet have seen the images of a test split drawn from it.
+
+Weights by name are fetched by torch.hub, by the checksum in their file's name, into its own folder ($TORCH_HOME).
+Sources of one size (cifar10, digits) need resize and crop of that size.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ltpipe.data.fetch import Images
+from ltpipe.data.tables import Table
+from ltpipe.features.base import Forward, Network, Passage, computed, digest, heard, module_of
+from ltpipe.models.spec import Channel
+from ltpipe.specs import Refused
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+TERMS = "https://github.com/pytorch/vision#pre-trained-model-license"
+LINES, WIDTH = 6, 200
+
+
+class Config(Network):
+    """model: of torchvision.models. weights: their name, or a path to a state dict, which ends in .pth.
+
+    classes: outputs of the network that the state dict is of. layer: default what the last linear layer is given.
+    """
+
+    model: str = "resnet50"
+    weights: str = "IMAGENET1K_V1"
+    classes: int = Field(1000, gt=0)
+    resize: int = Field(260, gt=0)
+    crop: int = Field(256, gt=0)
+    mean: tuple[Channel, Channel, Channel] = (0, 0, 0)
+    std: tuple[Channel, Channel, Channel] = (1, 1, 1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Config":
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
+        if min(self.std) <= 0:
+            raise ValueError("std must be positive")
+        return self
+
+
+def extract(config: Config, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
+    """Output of the layer for each of `rows`, float32, N x D.
+
+    Raises Refused where torchvision has no such model, weights or layer, or the weights cannot be had or do not fit.
+    """
+    import torchvision
+
+    builder, path, device = _builder(config.model), _file(config), config.where()
+    facts = config.model_dump(mode="json", exclude={"device", "weights"})
+    facts |= {"weights": digest(path), "torchvision": torchvision.__version__}
+    passage = Passage(index["file"].iloc[rows].tolist(), images, config.resize, config.batch, device)
+    return computed(passage, lambda: _forward(config, builder, path, device), facts, [__name__], cache)
+
+
+def _builder(model: str) -> "Callable[..., nn.Module]":
+    from torchvision import models
+
+    valid = models.list_models(module=models)
+    if model not in valid:
+        raise Refused(f"features: torchvision: no model {model!r}; models: {', '.join(valid)}")
+    return models.get_model_builder(model)
+
+
+def _forward(config: Config, builder: "Callable[..., nn.Module]", path: Path, device: "torch.device") -> Forward:
+    """The network with its weights: images uint8, B x resize x resize x 3 -> features, float32, B x D."""
+    import torch
+
+    from ltpipe.models.servable import centred
+
+    network = builder(weights=None, num_classes=config.classes)
+    _load(network, path)
+    network = network.eval().to(device)
+    where = f"torchvision's {config.model}"
+    module = module_of(network, config.layer, where) if config.layer else _classifier(network, where)
+    forward = heard(network, module, given=not config.layer)
+    mean, std = (255 * torch.tensor(values, device=device) for values in (config.mean, config.std))
+
+    def normalised(pixels: "Tensor") -> "Tensor":
+        return forward(((centred(pixels, config.crop).float() - mean) / std).permute(0, 3, 1, 2))
+
+    return normalised
+
+
+def _classifier(network: "nn.Module", where: str) -> "nn.Module":
+    """The last linear layer."""
+    from torch import nn
+
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        names = ", ".join(name for name, _ in network.named_children())
+        raise Refused(f"features: {where} has no linear layer: state layer, one of {names} or of their parts")
+    return linear[-1]
+
+
+def _load(network: "nn.Module", path: Path) -> None:
+    """The state dict at `path` into the network: every tensor, and no other."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch's readers raise whatever their parsers do
+        raise Refused(f"features: {path} is no file of weights: {_short(error)}") from None
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        name = type(network).__name__
+        raise Refused(
+            f"features: {path} is not a state dict of this {name} (model, classes): {_short(error)}"
+        ) from None
+
+
+def _short(error: Exception) -> str:
+    lines = [line.strip()[:WIDTH] for line in str(error).splitlines() if line.strip()]
+    return "\n  ".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
+
+
+def _file(config: Config) -> Path:
+    """The file of weights, fetched where it is named and absent."""
+    from torchvision import models
+
+    path, known = Path(config.weights), models.get_model_weights(config.model)
+    if path.suffix == ".pth" and path.is_file():
+        return path
+    if config.weights not in known.__members__:
+        problem = f"no file {path}" if path.suffix == ".pth" else f"no weights {config.weights!r}"
+        names = ", ".join(weights.name for weights in known)
+        raise Refused(f"features: torchvision's {config.model}: {problem}; weights: {names}, or a path to a .pth file")
+    return _fetched(known[config.weights])
+
+
+def _fetched(weights: Any) -> Path:
+    """The file of published weights in torch.hub's folder."""
+    import torch
+
+    path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
+    if not path.exists():
+        try:
+            torch.hub.load_state_dict_from_url(
+                weights.url, map_location="cpu", progress=sys.stderr.isatty(), check_hash=True, weights_only=True
+            )
+        except (OSError, RuntimeError) as error:
+            raise _absent(weights, path, error) from None
+    wanted = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    if wanted and not digest(path).startswith(wanted[1]):
+        raise Refused(f"features: {path} is not the file {weights.url} (its SHA-256 differs): delete it")
+    return path
+
+
+def _absent(weights: Any, path: Path, error: Exception) -> Refused:
+    size = weights.meta.get("_file_size")
+    own = f"clusters: {{features: {{name: torchvision, options: {{weights: /path/{path.name}}}}}}}"
+    return Refused(
+        f"features: cannot fetch torchvision's weights {weights}: {error}\n"
+        f"  file   {path.name}{f', {size:.1f} MiB' if size else ''}, from {weights.url}\n"
+        f"  terms  {weights.meta.get('license') or TERMS}; those of the images that they were trained on\n"
+        f"  put it at {path}\n"
+        f"  or anywhere, and name it in split.options: {own}"
+    )

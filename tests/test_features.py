@@ -1,0 +1,427 @@
+"""What images are clustered by: each module on real files, networks and their cache, and what must be refused."""
+
+import hashlib
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from pkgutil import iter_modules
+from types import SimpleNamespace
+from urllib.error import URLError
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+from PIL import Image
+
+from ltpipe import features
+from ltpipe.data import fetch
+from ltpipe.data.clusters import PACKAGE, Features
+from ltpipe.data.fetch import Images, Source
+from ltpipe.data.split import Split
+from ltpipe.export import load
+from ltpipe.features import base
+from ltpipe.features.torchvision import _fetched
+from ltpipe.specs import Refused, Spec, named
+from ltpipe.training.images import normalise
+from ltpipe.weights import pack
+from pipelines import split as stage
+
+NAMES = sorted(module.name for module in iter_modules(features.__path__) if module.name != "base")
+COUNT, SIDE = 20, 24
+SOURCE = Source(name="tiny_imagenet", size=8)  # its read() decodes any file below the folder
+ROWS = np.arange(1, COUNT, 2)
+SMALL = {"model": "resnet18", "resize": SIDE, "crop": 16, "batch": 4}
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """The images behind `folder`."""
+    return np.random.RandomState(0).randint(0, 256, (COUNT, SIDE, SIDE, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path, pixels):
+    """20 image files of 24 x 24 in a folder of no special name."""
+    (tmp_path / "raw").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"raw/{number}.png")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def index():
+    return pd.DataFrame({"file": [f"{n}.png" for n in range(COUNT)], "label": 0, "attribute": np.arange(COUNT) % 3})
+
+
+def weights(path, seed=0, model="resnet18"):
+    """A file of random weights."""
+    import torchvision
+
+    torch.manual_seed(seed)
+    torch.save(torchvision.models.get_model(model, weights=None).state_dict(), path)
+    return str(path)
+
+
+def extract(name, options, index, folder, cache=None):
+    return Features(name=name, options=options).of(index, ROWS, Images(SOURCE, folder / "raw"), cache)
+
+
+@pytest.fixture
+def resnet(folder):
+    """Options of a ResNet-18 with random weights."""
+    return SMALL | {"weights": weights(folder / "random.pth")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_says_what_it_is_and_has_the_one_signature(name):
+    module = named(PACKAGE, name)
+    assert module.__doc__
+    assert issubclass(module.Config, Spec) and module.Config.__doc__
+    assert list(inspect.signature(module.extract).parameters) == ["config", "index", "rows", "images", "cache"]
+    assert module.extract.__doc__
+
+
+def test_naming_a_network_loads_none(root):
+    code = "import sys\nfrom ltpipe.data.clusters import Features\nFeatures(name='torchvision')\n"
+    code += (
+        "Features(name='checkpoint', options={'path': 'x'})\nprint(sorted({m.partition('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert "'pydantic'" in done.stdout
+    assert not {f"'{name}'" for name in ("torch", "torchvision", "sklearn", "pandas")} & set(done.stdout.split(", "))
+
+
+def test_a_split_depends_on_the_code_of_its_features():
+    options = {"sizes": "3x2", "groups": {"by": "rank", "many": 1, "medium": 1}}
+    clusters = {"features": {"name": "torchvision"}}
+    assert Split(kind="glt_clusters", options=options | {"clusters": clusters}).modules() == {
+        "ltpipe.data.splits.glt_clusters",
+        "ltpipe.features.torchvision",
+    }
+
+
+def test_the_attribute_is_that_of_the_rows(index, folder):
+    assert extract("attribute", {}, index, folder).tolist() == index["attribute"].iloc[ROWS].tolist()
+
+
+def test_pixels_are_the_source_s_own_at_another_size(index, folder, pixels, monkeypatch):
+    found = extract("pixels", {"size": SIDE}, index, folder)
+    assert found.dtype == np.uint8 and (found == pixels[ROWS].reshape(len(ROWS), -1)).all()
+    monkeypatch.setattr(fetch, "IN_MEMORY", 3 * SIDE * SIDE * 3)
+    mapped = extract("pixels", {"size": SIDE}, index, folder)
+    assert isinstance(mapped, np.memmap) and (mapped == found).all()
+
+
+def test_torchvision_gives_what_the_classifier_is_given_of_images_as_torchvision_prepares_them(
+    index, folder, pixels, resnet
+):
+    import torchvision
+    from torchvision import transforms
+
+    network = torchvision.models.resnet18(weights=None)
+    network.load_state_dict(torch.load(resnet["weights"], weights_only=True))
+    network.fc = torch.nn.Identity()
+    prepare = transforms.Compose([transforms.Resize(20), transforms.CenterCrop(16), transforms.ToTensor()])
+    images = torch.stack([prepare(Image.fromarray(image)) for image in pixels[ROWS]])
+    with torch.no_grad():
+        wanted = network.eval()(images).numpy()
+    found = extract("torchvision", resnet | {"resize": 20}, index, folder)
+    assert found.shape == (len(ROWS), 512) and found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_mean_and_std_are_those_of_torchvision(index, folder, resnet):
+    from torchvision.transforms.functional import normalize
+
+    channels = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    found = extract("torchvision", resnet | {"layer": "conv1", "crop": SIDE} | channels, index, folder)
+    state = torch.load(resnet["weights"], weights_only=True)
+    image = torch.tensor(np.array(Image.open(folder / "raw/1.png"))).permute(2, 0, 1) / 255
+    wanted = torch.nn.functional.conv2d(
+        normalize(image, **channels)[None], state["conv1.weight"], stride=2, padding=3
+    ).flatten()
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "width"), [("layer1", 64 * 16), ("layer4.1.conv2", 512), ("avgpool", 512), ("fc", 1000)]
+)
+def test_a_layer_is_flattened(index, folder, resnet, layer, width):
+    assert extract("torchvision", resnet | {"layer": layer}, index, folder).shape == (len(ROWS), width)
+
+
+def test_a_layer_s_output_is_taken_before_the_next_one_overwrites_it(index, folder, resnet):
+    assert (extract("torchvision", resnet | {"layer": "bn1"}, index, folder) < 0).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": "layer5"}, "no layer 'layer5': no 'layer5' among conv1, bn1, relu, maxpool, layer1"),
+        ({"layer": "layer4.7"}, "no '7' among 0, 1"),
+        ({"layer": "fc.weight"}, "no 'weight' among none"),
+        ({"model": "resnet19"}, "no model 'resnet19'; models: alexnet, "),
+        ({"weights": "IMAGENET1K_V9"}, "no weights 'IMAGENET1K_V9'; weights: IMAGENET1K_V1, or a path to a .pth file"),
+        ({"weights": "none.pth"}, "no file none.pth; weights: IMAGENET1K_V1, or"),
+        ({"classes": 365}, r"not a state dict of this ResNet .*\n.*size mismatch for fc.weight"),
+        ({"model": "resnet34"}, r"not a state dict of this ResNet .*\n.*Missing key.*layer1.2"),
+        ({"model": "squeezenet1_1"}, "not a state dict of this SqueezeNet"),
+    ],
+)
+def test_a_network_that_cannot_be_had_is_refused_before_an_image_is_read(index, folder, resnet, options, message):
+    for file in (folder / "raw").iterdir():
+        file.unlink()
+    with pytest.raises(Refused, match=message):
+        extract("torchvision", resnet | options, index, folder)
+
+
+def test_a_network_without_linear_layer_needs_a_layer(index, folder):
+    options = SMALL | {"model": "squeezenet1_1", "crop": SIDE}
+    options["weights"] = weights(folder / "squeeze.pth", model="squeezenet1_1")
+    with pytest.raises(Refused, match="has no linear layer: state layer, one of features, classifier"):
+        extract("torchvision", options, index, folder)
+    assert extract("torchvision", options | {"layer": "classifier.3"}, index, folder).shape == (len(ROWS), 1000)
+
+
+@pytest.mark.parametrize("content", [b"no weights", b"", "a number", "code"])
+def test_a_file_that_is_no_state_dict_is_refused(index, folder, content):
+    path = folder / "wrong.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save({"a number": 3, "code": os.system}[content], path)
+    with pytest.raises(Refused, match=r"wrong\.pth is (no file of weights|not a state dict)"):
+        extract("torchvision", SMALL | {"weights": str(path)}, index, folder)
+
+
+def test_weights_without_counts_of_batches_fit_as_those_of_old_files_do(index, folder, resnet):
+    state = torch.load(resnet["weights"], weights_only=True)
+    old = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save(old, folder / "old.pth", _use_new_zipfile_serialization=False)
+    found = extract("torchvision", resnet | {"weights": str(folder / "old.pth")}, index, folder)
+    assert (found == extract("torchvision", resnet, index, folder)).all()
+
+
+def test_weights_that_cannot_be_fetched_are_named_with_size_terms_and_place(index, folder, monkeypatch):
+    def offline(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    with pytest.raises(Refused) as refused:
+        extract("torchvision", {}, index, folder)
+    for words in (
+        "ResNet50_Weights.IMAGENET1K_V1: <urlopen error no route to host>",
+        "resnet50-0676ba61.pth, 97.8 MiB, from https://download.pytorch.org/models/resnet50-0676ba61.pth",
+        "terms  https://github.com/pytorch/vision#pre-trained-model-license",
+        f"put it at {folder}/torch/hub/checkpoints/resnet50-0676ba61.pth",
+        "options: {weights: /path/resnet50-0676ba61.pth}",
+    ):
+        assert words in refused.value.message
+
+
+def test_weights_put_in_torch_hub_s_folder_must_be_the_published_file(folder, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
+    place = folder / "hub/checkpoints"
+    place.mkdir(parents=True)
+    name = f"x-{hashlib.sha256(b'published').hexdigest()[:8]}.pth"
+    published = SimpleNamespace(url=f"https://host/models/{name}", meta={})
+    (place / name).write_bytes(b"published")
+    assert _fetched(published) == place / name
+    (place / name).write_bytes(b"another")
+    with pytest.raises(Refused, match=r"is not the file https://host/models/x-\w+\.pth .*: delete it"):
+        _fetched(published)
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """stopped(): from here on, a network that runs is an error."""
+
+    def run(*_):
+        raise AssertionError("the network runs")
+
+    return lambda: monkeypatch.setattr(base, "_run", run)
+
+
+def test_a_network_runs_once(index, folder, resnet, stopped):
+    cache = folder / "cache"
+    first = extract("torchvision", resnet, index, folder, cache)
+    assert isinstance(first, np.memmap)
+    assert (first == extract("torchvision", resnet, index, folder)).all()
+    stopped()
+    assert (extract("torchvision", resnet, index, folder, cache) == first).all()
+
+
+@pytest.mark.parametrize("change", ["weights", "layer", "image", "source", "rows", "code"])
+def test_what_features_depend_on_is_in_the_key(index, folder, resnet, stopped, monkeypatch, change):
+    cache = folder / "cache"
+    extract("torchvision", resnet, index, folder, cache)
+    stopped()
+    if change == "weights":
+        resnet["weights"] = weights(folder / "random.pth", seed=1)
+    elif change == "layer":
+        resnet["layer"] = "layer3"
+    elif change == "image":
+        Image.new("RGB", (SIDE, SIDE)).save(folder / "raw/3.png")
+    elif change == "source":
+        monkeypatch.setattr("test_features.SOURCE", SOURCE.model_copy(update={"options": {"root": "elsewhere"}}))
+    elif change == "rows":
+        index = index.iloc[::-1].reset_index(drop=True)
+    else:
+        monkeypatch.setattr(base, "code_version", lambda modules: "another")
+    with pytest.raises(AssertionError, match="the network runs"):
+        extract("torchvision", resnet, index, folder, cache)
+    assert len([path for path in cache.iterdir() if path.suffix != ".lock"]) == 1
+
+
+def test_features_are_the_same_in_memory_mapped_and_in_any_blocks(index, folder, resnet, monkeypatch):
+    whole = extract("torchvision", resnet, index, folder)
+    assert not isinstance(whole, np.memmap)
+    monkeypatch.setattr(base, "BLOCK", 5 * SIDE * SIDE * 3)
+    monkeypatch.setattr(fetch, "IN_MEMORY", 1000)
+    before = sorted(path.name for path in folder.iterdir())
+    mapped = extract("torchvision", resnet, index, folder)
+    assert isinstance(mapped, np.memmap) and (mapped == whole).all()
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_too_little_room_for_features_is_said_and_leaves_nothing(index, folder, resnet, monkeypatch):
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(Refused, match=r"features of 10 images need 1 x 20,480 bytes in .*cache, 1,000 are free"):
+        extract("torchvision", resnet, index, folder, folder / "cache")
+    assert [path.suffix for path in (folder / "cache").iterdir()] == [".lock"]
+
+
+def test_an_image_that_cannot_be_read_leaves_no_features(index, folder, resnet, monkeypatch):
+    monkeypatch.setattr(base, "BLOCK", 1)
+    (folder / "raw/19.png").write_bytes(b"")
+    with pytest.raises(Refused, match=r"19\.png"):
+        extract("torchvision", resnet, index, folder, folder / "cache")
+    assert [path.suffix for path in (folder / "cache").iterdir()] == [".lock"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused(index, folder, resnet):
+    with pytest.raises(Refused, match="torch finds no CUDA device"):
+        extract("torchvision", resnet | {"device": "cuda"}, index, folder)
+
+
+def checkpoint(path, method="ce", options=None, **changes):
+    """A checkpoint of the tiny problem, as training packs it, and its run."""
+    task = tiny.task(path.parent, method, options)
+    facts = {
+        "classes_counts": list(tiny.COUNTS),
+        "parameters": {"run": task.run.model_dump(mode="json"), "model": tiny.MODEL.model_dump(mode="json")},
+    }
+    path.write_bytes(pack(tiny.built(task).network.state_dict(), facts | changes))
+    return {"path": str(path)}, task.run
+
+
+def through(options, run, pixels):
+    """Features, and logits, of the checkpoint's network on images of its size."""
+    network = load(Path(options["path"]).read_bytes(), run, tiny.MODEL)[0].network
+    with torch.no_grad():
+        return network(normalise(torch.tensor(pixels), tiny.MODEL))
+
+
+def test_a_checkpoint_s_features_are_those_of_its_network_on_centres(index, folder, pixels):
+    options, run = checkpoint(folder / "checkpoint.safetensors")
+    found = extract("checkpoint", options | {"size": SIDE}, index, folder)
+    wanted = through(options, run, pixels[ROWS])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted.features, rtol=1e-5, atol=1e-6)
+    logits = extract("checkpoint", options | {"size": SIDE, "layer": "head"}, index, folder)
+    np.testing.assert_allclose(logits, wanted.logits, rtol=1e-5, atol=1e-6)
+
+
+def test_images_are_read_at_the_checkpoint_s_size(index, folder):
+    from ltpipe.data.decode import decode
+
+    options, run = checkpoint(folder / "checkpoint.safetensors")
+    images = decode([folder / "raw" / file for file in index["file"].iloc[ROWS]], tiny.SIZE)
+    found = extract("checkpoint", options, index, folder)
+    np.testing.assert_allclose(found, through(options, run, images).features, rtol=1e-5, atol=1e-6)
+
+
+def test_experts_stand_side_by_side(index, folder, pixels):
+    options, run = checkpoint(folder / "checkpoint.safetensors", "ride", {"experts": 2})
+    found = extract("checkpoint", options | {"size": SIDE}, index, folder)
+    wanted = through(options, run, pixels[ROWS]).features
+    assert wanted.shape[:2] == (len(ROWS), 2)
+    np.testing.assert_allclose(found, wanted.flatten(1), rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_s_network_runs_once(index, folder, stopped):
+    options, _ = checkpoint(folder / "checkpoint.safetensors")
+    first = extract("checkpoint", options, index, folder, folder / "cache")
+    stopped()
+    assert (extract("checkpoint", options, index, folder, folder / "cache") == first).all()
+    checkpoint(folder / "checkpoint.safetensors", "logit_adjust")
+    with pytest.raises(AssertionError, match="the network runs"):
+        extract("checkpoint", options, index, folder, folder / "cache")
+
+
+def test_a_checkpoint_that_cannot_be_used_is_refused(index, folder):
+    path = folder / "checkpoint.safetensors"
+    with pytest.raises(Refused, match=r"cannot read the checkpoint .*: FileNotFoundError"):
+        extract("checkpoint", {"path": str(path)}, index, folder)
+    for content in (b"", b"\x08\0\0\0\0\0\0\0{}      ", b"x" * 64):
+        path.write_bytes(content)
+        with pytest.raises(Refused, match="cannot read the checkpoint"):
+            extract("checkpoint", {"path": str(path)}, index, folder)
+    options, run = checkpoint(path)
+    for more, message in (
+        ({"layer": "neck"}, "no 'neck' among backbone, head, own"),
+        ({"size": 4}, "size 4 is smaller"),
+    ):
+        with pytest.raises(Refused, match=message):
+            extract("checkpoint", options | more, index, folder)
+    wide = tiny.MODEL.model_dump(mode="json") | {"options": {"width": 8}}
+    checkpoint(path, parameters={"run": run.model_dump(mode="json"), "model": wide})
+    with pytest.raises(Refused, match="do not fit the network of today's code"):
+        extract("checkpoint", options, index, folder)
+    checkpoint(path, parameters={"run": {"method": "none", "split": "train"}, "model": wide})
+    with pytest.raises(Refused, match=r"no 'none' in ltpipe\.methods"):
+        extract("checkpoint", options, index, folder)
+
+
+def test_the_graph_hands_the_source_and_its_folder_to_the_draw(tmp_path):
+    """Two classes of 20 red and 20 blue images each, in a folder that no name leads to: pixels find the colours."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    names = [f"{label}-{number:02d}" for label in range(2) for number in range(40)]
+    for name in names:
+        Image.new("RGB", (8, 8), "red" if int(name[2:]) % 2 else "blue").save(elsewhere / f"{name}.png")
+    table = pd.DataFrame({"image": names, "source": names, "file": [f"{name}.png" for name in names]})
+    table = table.assign(label=[int(name[0]) for name in names], class_name="c", attribute=-1, official="train")
+    options = {
+        "clusters": {
+            "features": {"name": "pixels", "options": {"size": 8}},
+            "count": 2,
+            "cache": str(tmp_path / "cache"),
+        },
+        "sizes": "10 8",
+        "shares": [3, 1],
+        "test_gbl": 2,
+        "test_cbl": [2, 1],
+        "train_cbl": [2, 1],
+        "test_glt": 2,
+        "val": 2,
+        "groups": {"by": "rank", "many": 1, "medium": 1},
+    }
+    inputs = {"b.index": table, "raw_tiny_imagenet": elsewhere, "params:b.source": SOURCE}
+    inputs["params:b.split"] = Split(kind="glt_clusters", options=options)
+    drawn = stage.create("b", "tiny_imagenet").only_nodes_with_outputs("b.candidate")
+    catalog = DataCatalog({name: MemoryDataset(value) for name, value in inputs.items()})
+    manifest = SequentialRunner().run(drawn, catalog)["b.candidate"].load()
+    colour = manifest["image"].str[2:].astype(int) % 2
+    for _, rows in colour.groupby([manifest["label"], manifest["attribute"]]):
+        assert rows.nunique() == 1
+    assert manifest["attribute"].nunique() == 2
