@@ -278,3 +278,11 @@ def test_no_variable_of_the_environment_changes_a_run(tmp_path, monkeypatch):
     first = run(tmp_path)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert run(tmp_path) == first
+
+
+def test_a_benchmark_that_refers_to_another_trains_by_itself(root):
+    from ltpipe.training.__main__ import blocks
+
+    found = blocks(root / "conf/base/parameters/digits_glt_all.yml", ("schedule.epochs=1",))
+    assert found["schedule"]["epochs"] == 1 and found["seeds"] == {"s0": 0, "s1": 1, "s2": 2}
+    assert found["model"]["backbone"] == "cnn"

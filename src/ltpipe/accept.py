@@ -15,8 +15,9 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 
 from ltpipe.atomic import write
-from ltpipe.benchmark import load, names
+from ltpipe.benchmark import load
 from ltpipe.evaluation.baseline import baseline
+from ltpipe.parameters import names
 from ltpipe.pipeline_registry import project
 from ltpipe.specs import Refused
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,12 +14,12 @@ from ltpipe.evaluation.judge import Gate, Reported
 from ltpipe.evaluation.metrics import Evaluation
 from ltpipe.export import Parity
 from ltpipe.models.spec import Model
+from ltpipe.parameters import blocks, names
 from ltpipe.runs import Run
 from ltpipe.specs import Refused, Spec, parse
 from ltpipe.training.schedule import Schedule
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-REFERENCE = re.compile(r"\$\{(\w+)\.")
 
 
 class Row(Spec):
@@ -124,53 +123,11 @@ class Benchmark(Spec):
             run = self.runs[run.start_from].train
 
 
-def names(folder: Path) -> list[str]:
-    """The benchmarks of conf/base/parameters: the file name is the name."""
-    found = sorted(path.stem for path in (folder / "parameters").glob("*.yml"))
-    if not found:
-        raise Refused(f"no benchmark in {folder / 'parameters'}: one .yml file a benchmark")
-    return found
-
-
 def load(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Benchmark]:
-    """The benchmarks `wanted` (default: all) by name; those that they refer to are read, and no others.
+    """The benchmarks `wanted` (default: all) of conf/base by name; those that they refer to are read, and no others.
 
     Raises Refused, naming file, key and valid keys, where one is not a benchmark.
     """
     asked = [name for name in names(folder) if wanted is None or name in wanted]
-    files: dict[str, dict[str, Any]] = {}
-    queue = list(asked)
-    while queue:
-        name = queue.pop()
-        if name not in files:
-            path = folder / "parameters" / f"{name}.yml"
-            files[name] = read(path)
-            queue += [other for other in REFERENCE.findall(path.read_text()) if other in names(folder)]
-    blocks = resolved([files[name] for name in sorted(files)])
-    return {name: parse(Benchmark, blocks[name], f"{folder / 'parameters' / name}.yml, {name}") for name in asked}
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A benchmark file as it stands, references ("${digits_glt.split}") unresolved."""
-    import yaml
-
-    try:
-        content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    except yaml.YAMLError as error:
-        raise Refused(f"{path}: not YAML: {error}") from None
-    if not isinstance(content, dict) or list(content) != [path.stem]:
-        raise Refused(f"{path}: must hold one top-level key, {path.stem}")
-    return content
-
-
-def resolved(files: list[dict[str, Any]]) -> dict[str, Any]:
-    """The files as one mapping, references to one another's blocks resolved, as Kedro does it."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        whole = OmegaConf.merge({}, *map(OmegaConf.create, files))
-        blocks: Any = OmegaConf.to_container(whole, resolve=True)
-    except OmegaConfBaseException as error:
-        raise Refused(f"a reference between benchmark files: {error}") from None
-    return dict(blocks)
+    found = blocks(folder / "parameters", asked)
+    return {name: parse(Benchmark, found[name], f"{folder / 'parameters' / name}.yml, {name}") for name in asked}

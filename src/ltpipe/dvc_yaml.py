@@ -20,7 +20,8 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Pipeline
 
-from ltpipe.benchmark import Benchmark, load, names, read
+from ltpipe.benchmark import Benchmark, load
+from ltpipe.parameters import names, read
 from ltpipe.pipeline_registry import DEFAULT, project
 from ltpipe.provenance import closure, source
 from ltpipe.specs import Refused, Spec

@@ -8,7 +8,8 @@ from kedro.pipeline import Pipeline
 from kedro.utils import find_kedro_project
 
 import pipelines
-from ltpipe.benchmark import load, names
+from ltpipe.benchmark import load
+from ltpipe.parameters import names
 from ltpipe.specs import Refused
 
 DEFAULT = "digits_glt"

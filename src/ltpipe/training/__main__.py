@@ -18,6 +18,7 @@ import click
 import numpy as np
 import yaml
 
+from ltpipe import parameters
 from ltpipe.atomic import write
 from ltpipe.models.spec import Model
 from ltpipe.runs import Run
@@ -27,8 +28,8 @@ from ltpipe.training.train import provenance, train
 
 
 def blocks(path: Path, changes: tuple[str, ...]) -> dict[str, Any]:
-    """The benchmark's blocks; changes: "schedule.epochs=2", values as YAML."""
-    content: dict[str, Any] = yaml.safe_load(path.read_text())[path.stem]
+    """The benchmark's blocks, references to other files resolved; changes: "schedule.epochs=2", values as YAML."""
+    content: dict[str, Any] = parameters.blocks(path.parent, [path.stem])[path.stem]
     for change in changes:
         key, _, value = change.partition("=")
         *parents, last = key.split(".")
@@ -94,6 +95,8 @@ def main(
     schedule = parse(Schedule, content["schedule"], f"{benchmark}, schedule")
     model = parse(Model, content["model"], f"{benchmark}, model")
     rows = {name: parse(Run, row["train"], f"{benchmark}, runs.{name}.train") for name, row in content["runs"].items()}
+    for row in rows.values():
+        schedule.changed(row.schedule)  # a wrong key fails here, not when the run's turn comes
     for kind, asked, valid in (("run", runs, rows), ("seed", seeds, content["seeds"])):
         if unknown := [name for name in asked if name not in valid]:
             raise Refused(f"no {kind} {', '.join(unknown)} in {benchmark}; there is: {', '.join(valid)}")
@@ -102,7 +105,7 @@ def main(
     manifest = pd.read_parquet(folder / "manifest.parquet")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     for seed in seeds or content["seeds"]:
-        for name in runs or rows:
+        for name in runs or [name for name in rows if seed in (content["runs"][name].get("seeds") or content["seeds"])]:
             run, place = rows[name], out / name / seed
             start = _start(out, run, seed)
             began = time.perf_counter()
