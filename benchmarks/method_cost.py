@@ -1,13 +1,21 @@
-"""What a method's own work costs beside a whole training step of cross-entropy; and IFL's environment update.
+"""What a training step of each method costs beside one of cross-entropy; and IFL's environment update.
 
-    python benchmarks/method_cost.py [--device cpu] [--threads 2] [--rounds 30] [--date 2026-01-01]
+    python benchmarks/method_cost.py [--device cpu] [--threads 2] [--rounds 30] [--date 2026-01-01] [--note TEXT]
 
-Own work is loss (forward and backward, to the network's outputs) and after_step, less cross-entropy's, on the outputs
-of ResNet-32 for 128 images of 32 x 32 pixels and 100 classes. All are measured in turn in every round, so that a slow
-moment falls on each. A method of one branch changes nothing else in a step, so that whole steps are measured of
-cross-entropy alone and of those with experts, whose network is larger. The environment update is for 113,460 images of
-1,000 classes, beside a loop over classes.
-Writes benchmarks/results/method_cost.json.
+Every module of ltpipe.methods, with its default options (ifl: with its centres on, which by default begin later), in
+the first phase that is its own (after a finished run, where it can begin with one), on ResNet-32 for 128 images of
+32 x 32 pixels and 100 classes. All are measured in turn in every round, so that a slow moment falls on each.
+
+    whole step  as the loop makes it: pixels, augmentation (crop and flip, and what the method adds), the batch hook,
+                forward, loss, backward, optimiser, after_step. In units of cross-entropy's step of the same round; the
+                median over the rounds. BBN's step has two batches of 128. What happens once an epoch is not in it
+                (the order of the images, begin_epoch)
+    own work    loss (forward and backward, to the network's outputs) and after_step, beyond cross-entropy's, as a
+                share of cross-entropy's whole step; of the fastest rounds: on a machine that others use too,
+                everything else only adds
+
+A method without a phase (tau_norm) has no step. The environment update is for 113,460 images of 1,000 classes, beside a
+loop over classes. note: what else the machine did, for the result. Writes benchmarks/results/method_cost.json.
 """
 
 import json
@@ -17,73 +25,92 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import click
 import numpy as np
 import torch
 
+from ltpipe import methods
 from ltpipe.data.longtail import exponential
 from ltpipe.methods import ifl
-from ltpipe.methods.base import Batch, Problem
+from ltpipe.methods.base import Problem
 from ltpipe.models.network import Output
 from ltpipe.models.spec import Model
-from ltpipe.runs import Run, build
+from ltpipe.runs import Choice, Run
+from ltpipe.training import determinism, loop, optimiser
+from ltpipe.training.images import Images
+from ltpipe.training.schedule import Schedule
 
-BATCH, CLASSES = 128, 100
-WHOLE = ("ce", "ride", "tade")
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "ce": {"method": "ce"},
-    "logit_adjust": {"method": "logit_adjust"},
-    "balanced_softmax": {"method": "balanced_softmax"},
-    "class_balanced": {"method": "class_balanced"},
-    "ldam": {"method": "ldam"},
-    "focal": {"method": "focal"},
-    "dro_lt": {"method": "dro_lt"},
-    "ifl": {"method": "ifl", "options": {"centre_from": [0], "centre_weight": [0.005]}},
-    "ride": {"method": "ride"},
-    "tade": {"method": "tade"},
-    "tde": {"method": "tde"},
-}
+BATCH, CLASSES, SIDE = 128, 100, 32
+MODEL = Model(backbone="resnet32", image=SIDE)
+# a rate at which weights stay what they are, so that no round differs from the one before
+SCHEDULE = Schedule(epochs=200, batch=BATCH, lr=1e-6, weight_decay=2e-4, augment={"crop": 4, "flip": True})
+OPTIONS: dict[str, dict[str, Any]] = {"ifl": {"centre_from": [0], "centre_weight": [0.005]}}
+NAMES = sorted(module.name for module in iter_modules(methods.__path__) if module.name != "base")
+
+
+def split(device: torch.device) -> Images:
+    """CIFAR-100-LT's class sizes at rho 100, and noise for pixels."""
+    labels = np.repeat(np.arange(CLASSES), exponential(500, 100, CLASSES))
+    pixels = np.random.RandomState(0).randint(0, 256, (len(labels), SIDE, SIDE, 3)).astype(np.uint8)
+    return Images.of(pixels, np.arange(len(labels)), labels, np.zeros_like(labels), device, resident=8e9)
+
+
+def begins_later(choice: Choice, problem: Problem) -> bool:
+    """Whether a finished run must, or may, take the place of the method's first phase."""
+    plain, started = (choice.build(problem, start) for start in (False, True))
+    phase = SCHEDULE.phase()
+    return plain.needs().start_from or len(started.phases(phase)) < len(plain.phases(phase))
 
 
 class Subject:
-    """A method with a network on the device, and functions that do one piece of work."""
+    """A method as it is at the beginning of its first phase, and functions that do one piece of work.
 
-    def __init__(self, choice: dict[str, Any], device: torch.device) -> None:
-        problem = Problem(np.repeat(np.arange(CLASSES), exponential(500, 100, CLASSES)), CLASSES)
-        run = Run(split="train", start_from="ce" if choice["method"] == "dro_lt" else None, **choice)
-        self.network, self.method = build(run, Model(backbone="resnet32", image=32), problem)
-        self.network.to(device=device, memory_format=torch.channels_last)
-        self.method.clock.epochs = 1
-        generator = torch.Generator().manual_seed(0)
-        rows = torch.randint(0, len(problem.labels), (BATCH,), generator=generator)
-        images = torch.randn(BATCH, 3, 32, 32, generator=generator).to(device, memory_format=torch.channels_last)
-        labels = torch.from_numpy(problem.labels)[rows].to(device)
-        self.batch = Batch(images, labels, rows.to(device))
-        self.sgd = torch.optim.SGD(self.network.parameters(), lr=1e-6, momentum=0.9)
+    trains: whether there is a phase at all.
+    """
+
+    def __init__(self, name: str, images: Images) -> None:
+        choice = {"method": name, "options": OPTIONS.get(name, {})}
+        start = "ce" if begins_later(Choice(**choice), Problem(images.labels.cpu().numpy(), CLASSES)) else None
+        run = Run(split="train", start_from=start, **choice)
+        self.task = loop.Task(name, run, SCHEDULE, MODEL, 0, CLASSES, images, images, "", Path("no resume point"))
+        self.state = loop._fresh(self.task)
+        phases = self.state.method.phases(SCHEDULE.phase())
+        self.trains = bool(phases)
+        if not self.trains:
+            return
+        self.state.augment, self.state.method.clock.epochs = phases[0].augment, sum(phase.epochs for phase in phases)
+        self.state.network.eval()
+        self.state.method.begin_epoch(lambda which: loop._embed(self.task, self.state, which))
+        self.sgd = optimiser.sgd(self.state.network, self.state.method, phases[0], SCHEDULE)
+        optimiser.set_modes(self.state.network, phases[0])
+        self.rows = loop._steps(self.task, self.state)[0]
+        generator = determinism.generator(images.device, 0)
+        pairs = zip(self.rows, self.pixels(), strict=True)
+        streams = [loop._batch(self.task, self.state, rows, pixels, generator) for rows, pixels in pairs]
+        self.batch = self.state.method.batch(tuple(streams))
         with torch.no_grad():
-            self.out = self.network(images)
+            self.out = loop.forward(self.state.network, self.batch.images, "fp32")
+
+    def pixels(self) -> list[torch.Tensor]:
+        """Of the step's images, as the loop is given them."""
+        ((_, _, found),) = self.task.train.ahead([self.rows], 0)
+        return found
 
     def own(self) -> None:
         """Loss and after_step on outputs that are leaves of their own graph."""
         experts = None if self.out.experts is None else self.out.experts.detach().requires_grad_()
         logits = self.out.logits.detach().requires_grad_() if experts is None else experts.mean(dim=1)
         out = Output(self.out.features.detach().requires_grad_(), logits, experts)
-        self.method.loss(out, self.batch)["loss"].backward()
+        self.state.method.loss(out, self.batch)["loss"].backward()
         with torch.no_grad():
-            self.method.after_step(self.out, self.batch)
+            self.state.method.after_step(self.out, self.batch)
 
     def step(self) -> None:
-        """Forward, loss, backward, optimiser, after_step."""
-        out = self.network(self.batch.images)
-        self.sgd.zero_grad(set_to_none=True)
-        self.method.loss(out, self.batch)["loss"].backward()
-        self.sgd.step()
-        with torch.no_grad():
-            experts = None if out.experts is None else out.experts.detach()
-            detached = Output(out.features.detach(), out.logits.detach(), experts)
-            self.method.after_step(detached, self.batch)
+        """One step of the loop."""
+        loop._step(self.task, self.state, self.sgd, self.rows, self.pixels(), 0)
 
 
 def milliseconds(work: Callable[[], object], device: torch.device, times: int = 1) -> float:
@@ -98,27 +125,30 @@ def milliseconds(work: Callable[[], object], device: torch.device, times: int = 
     return 1000 * (time.perf_counter() - began) / times
 
 
-def steps(device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
-    """Own work and whole steps in ms, and own work beyond CE's as a share of CE's step.
-
-    The share is of the fastest rounds: on a machine that others use too, everything else only adds.
-    """
-    subjects = {name: Subject(choice, device) for name, choice in CONFIGURATIONS.items()}
+def steps(subjects: dict[str, Subject], device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
+    """Own work and whole steps in ms, own work beyond CE's as a share of CE's step, whole steps in steps of CE."""
     own: dict[str, list[float]] = {name: [] for name in subjects}
     whole: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(rounds + 1):
         for name, subject in subjects.items():
             own[name].append(milliseconds(subject.own, device, 5))
-            if name in WHOLE:
-                whole[name].append(milliseconds(subject.step, device))
-    result = {}
-    for name in subjects:
-        result[name] = {"own_ms": statistics.median(own[name][1:]), "own_fastest_ms": min(own[name])}
-        if name in WHOLE:
-            result[name] |= {"step_ms": statistics.median(whole[name][1:]), "step_fastest_ms": min(whole[name])}
-        extra = result[name]["own_fastest_ms"] - result["ce"]["own_fastest_ms"]
-        result[name]["share_of_ce_step"] = extra / result["ce"]["step_fastest_ms"]
-    return result
+            whole[name].append(milliseconds(subject.step, device))
+    return {name: row(own[name][1:], own["ce"][1:], whole[name][1:], whole["ce"][1:]) for name in subjects}
+
+
+def row(own: list[float], own_ce: list[float], whole: list[float], whole_ce: list[float]) -> dict[str, float]:
+    """A method's figures, of its rounds in ms and cross-entropy's."""
+    ratios = [mine / ce for mine, ce in zip(whole, whole_ce, strict=True)]
+    return {
+        "own_ms": statistics.median(own),
+        "own_fastest_ms": min(own),
+        "share_of_ce_step": (min(own) - min(own_ce)) / min(whole_ce),
+        "step_ms": statistics.median(whole),
+        "step_fastest_ms": min(whole),
+        "steps_of_ce": statistics.median(ratios),
+        "steps_of_ce_min": min(ratios),
+        "steps_of_ce_max": max(ratios),
+    }
 
 
 def naive(scores: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -167,27 +197,36 @@ def environments(device: torch.device, rounds: int) -> dict[str, Any]:
 @click.option("--threads", default=2)
 @click.option("--rounds", default=30)
 @click.option("--date", default=None, help="Of the measurement; default: today, UTC.")
-def main(device: str, threads: int, rounds: int, date: str | None) -> None:
+@click.option("--note", default="", help="What else the machine did.")
+def main(device: str, threads: int, rounds: int, date: str | None, note: str) -> None:
     """Measure, print and write."""
     torch.set_num_threads(threads)
     where = torch.device(device)
-    cuda = where.type == "cuda"
+    images = split(where)
+    everybody = {name: Subject(name, images) for name in NAMES}
+    subjects = {name: subject for name, subject in everybody.items() if subject.trains}
+    measured = steps(subjects, where, rounds)
+    cpu = f"{platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''}"
     result = {
         "date": date or datetime.now(UTC).date().isoformat(),
-        "device": torch.cuda.get_device_name(where) if cuda else f"{platform.machine()} CPU, {threads} threads",
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else cpu,
+        "note": note,
         "torch": torch.__version__,
-        "shapes": f"ResNet-32, {BATCH} x 3 x 32 x 32, {CLASSES} classes",
+        "shapes": f"ResNet-32, {BATCH} x 3 x {SIDE} x {SIDE}, {CLASSES} classes",
         "n": rounds,
-        "steps": (measured := steps(where, rounds)),
-        "share_of_step": {name: row["share_of_ce_step"] for name, row in measured.items()},
+        "steps": measured,
+        "share_of_step": {name: found["share_of_ce_step"] for name, found in measured.items()},
+        "whole_step": {name: found["steps_of_ce"] for name, found in measured.items()},
+        "no_steps": sorted(set(NAMES) - set(subjects)),
         "environment_update": environments(where, rounds),
     }
-    for name, row in measured.items():
+    for name, found in measured.items():
         print(
-            f"{name:16} own {row['own_ms']:7.3f} ms (fastest {row['own_fastest_ms']:7.3f})   "
-            f"beyond CE {row['share_of_ce_step']:7.3%} of a CE step"
-            + (f"   step {row['step_ms']:7.1f} ms (fastest {row['step_fastest_ms']:7.1f})" if name in WHOLE else "")
+            f"{name:16} step {found['step_ms']:7.1f} ms, {found['steps_of_ce']:5.2f} of CE's "
+            f"({found['steps_of_ce_min']:.2f} to {found['steps_of_ce_max']:.2f})   own {found['own_ms']:7.3f} ms "
+            f"(fastest {found['own_fastest_ms']:7.3f}), beyond CE {found['share_of_ce_step']:7.3%} of a CE step"
         )
+    print(f"no step: {', '.join(result['no_steps'])}")
     update = result["environment_update"]
     print(
         f"environment update, {update['images']} images, {update['classes']} classes: {update['median_s']:.4f} s "

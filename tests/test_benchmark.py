@@ -271,3 +271,14 @@ def test_an_empty_benchmark_is_refused_and_not_a_crash(tmp_path):
 def test_a_folder_without_benchmarks_is_refused(tmp_path):
     with pytest.raises(Refused, match=r"no benchmark in .*parameters: one \.yml file a benchmark"):
         load(tmp_path)
+
+
+OWN = [
+    ("ce", {"wd": 1}, "runs.ce.train.schedule:\n  (top): Value error, unknown key wd"),
+    ("logit_adjust_post_hoc", {"lr": 0.2}, "runs.logit_adjust_post_hoc.train.schedule: logit_adjust does not use lr"),
+]
+
+
+@pytest.mark.parametrize(("run", "schedule", "found"), OWN)
+def test_a_runs_own_recipe_is_checked_before_anything_runs(refusal, run, schedule, found):
+    assert found in refusal(f"runs.{run}.train.schedule", schedule)

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import draw
 
 from ltpipe.benchmark import load
 from ltpipe.benchmark_docs import header, text
 from ltpipe.data.longtail import exponential
-from ltpipe.data.split import draw
 from ltpipe.data.splits.longtail import Val
 
 # the rows of the three papers' pages: benchmark, run, value in percent (errors as 100 - error), a target or not

@@ -7,9 +7,9 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from ltpipe.data.decode import CHUNK, broken, decode, rgb, square
+from ltpipe.data.decode import ADVICE, CHUNK, broken, decode, rgb, square
 from ltpipe.specs import Refused
 
 
@@ -105,6 +105,13 @@ def test_a_cmyk_jpeg_has_its_colours(tmp_path):
     red = decode([save(tmp_path / "x.jpg", image, quality=95)], 8)[0]
     assert red[..., 0].min() > 200
     assert red[..., 1:].max() < 60
+
+
+def test_what_a_file_is_called_does_not_matter(tmp_path):
+    path = tmp_path / "x.JPEG"
+    Image.fromarray(smooth(16, 16)).save(path, "PNG")
+    assert (decode([path], 16) == smooth(16, 16)).all()
+    assert broken([path]) == {}
 
 
 def test_a_greyscale_jpeg_has_three_channels(tmp_path):
@@ -208,25 +215,82 @@ def test_images_come_in_the_order_asked_for(tmp_path):
     assert (decode(paths[::-1], 4) == decoded[::-1]).all()
 
 
-def test_the_first_bad_file_in_order_is_the_one_named(tmp_path):
+def test_every_bad_file_is_named_in_order_and_what_to_do(tmp_path):
     good = save(tmp_path / "good.png", Image.new("RGB", (4, 4)))
-    bad = [tmp_path / f"bad{i}.png" for i in range(3)]
+    bad = [tmp_path / f"bad{i:02d}.png" for i in range(12)]
     paths = [good] * (2 * CHUNK) + [bad[0]] + [good] * (2 * CHUNK) + bad[1:]
     for _ in range(3):
-        with pytest.raises(Refused, match="bad0"):
+        with pytest.raises(Refused) as caught:
             decode(paths, 4)
+        lines = caught.value.message.splitlines()
+        assert lines[0] == f"cannot decode 12 of {len(paths)} files:"
+        assert lines[1:11] == [f"  {path}: no such file" for path in bad[:10]]
+        assert lines[11:] == ["  and 2 more", f"  {ADVICE}"]
 
 
 def test_no_image_is_an_empty_array():
     assert decode([], 32).shape == (0, 32, 32, 3)
 
 
-def test_headers_are_checked_without_decoding(tmp_path, jpeg):
+def counted(monkeypatch):
+    """Counts the images that are decoded whole."""
+    loaded, load = [], ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: loaded.append(1) or load(self))
+    return loaded
+
+
+def test_whole_files_are_checked_by_header_and_end_without_decoding(tmp_path, jpeg, monkeypatch):
     other = save(tmp_path / "x.png", Image.new("RGB", (4, 4)))
-    cut(jpeg, 0.9)
+    loaded = counted(monkeypatch)
     assert broken([other, jpeg]) == {}
+    assert loaded == []
     empty(other)
     assert broken([jpeg, other]) == {other: "the file is empty"}
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+@pytest.mark.parametrize(
+    ("name", "options"), [("x.jpg", {"quality": 95}), ("y.jpg", {"progressive": True}), ("x.png", {}), ("x.bmp", {})]
+)
+def test_a_file_that_is_cut_short_is_found_before_it_is_packed(name, options, share, tmp_path):
+    noise = np.random.RandomState(0).randint(0, 256, (120, 120, 3)).astype(np.uint8)
+    path = save(tmp_path / name, Image.fromarray(noise), **options)
+    assert broken([path]) == {}
+    cut(path, share)
+    assert list(broken([path])) == [path]
+    with pytest.raises(Refused, match=name):
+        decode([path], 32)
+
+
+def test_bytes_after_the_end_of_a_whole_file_do_not_matter(jpeg, monkeypatch):
+    jpeg.write_bytes(jpeg.read_bytes() + b"\0" * 1000)
+    loaded = counted(monkeypatch)
+    assert broken([jpeg]) == {}
+    assert loaded == []
+
+
+@pytest.mark.parametrize("side", [16, 64, 700])
+def test_a_picture_without_its_end_mark_is_broken_where_it_cannot_be_decoded_and_only_there(side, tmp_path):
+    path = save(tmp_path / "x.jpg", Image.fromarray(smooth(side, side)), quality=95)
+    content = path.read_bytes()
+    assert content.endswith(b"\xff\xd9")
+    path.write_bytes(content[:-2])
+    try:
+        decode([path], side)
+    except Refused:
+        assert list(broken([path])) == [path]
+    else:
+        assert broken([path]) == {}
+
+
+def test_a_link_is_the_file_that_it_leads_to(tmp_path, jpeg):
+    (tmp_path / "link.jpg").symlink_to(jpeg)
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    assert (decode([tmp_path / "link.jpg"], 32) == decode([jpeg], 32)).all()
+    found = broken([tmp_path / name for name in ("link.jpg", "nowhere.jpg", "loop.jpg")])
+    assert {path.name for path in found} == {"nowhere.jpg", "loop.jpg"}
+    assert found[tmp_path / "nowhere.jpg"] == "no such file"
 
 
 def test_a_crop_sees_the_whole_image(tmp_path):

@@ -19,6 +19,13 @@ def test_methods_page_is_what_the_modules_say():
     assert (ROOT / "docs/methods.md").read_text() == method_docs.text(ROOT)
 
 
+def test_every_method_s_cost_is_measured_or_it_has_no_steps():
+    measured = json.loads((ROOT / "benchmarks/results/method_cost.json").read_text())
+    costs = {method_docs.name_of(m): method_docs.cost(method_docs.name_of(m), measured) for m in method_docs.modules()}
+    assert [name for name, cost in costs.items() if cost.startswith("no steps")] == ["tau_norm"]
+    assert not [name for name, cost in costs.items() if "not measured" in cost]
+
+
 def test_every_method_states_its_paper_and_what_it_overrides():
     for module in method_docs.modules():
         head = (module.__doc__ or "").partition("\n\n")[0]

@@ -4,11 +4,14 @@ import hashlib
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
+from ltpipe.data import download
 from ltpipe.data.download import Remote, get
 from ltpipe.specs import Refused
 
@@ -27,6 +30,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, behaviours):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behaviours, self.asked, self.lock = list(behaviours), [], threading.Lock()
+        self.released = threading.Event()
 
     @property
     def url(self):
@@ -103,6 +107,19 @@ class Handler(BaseHTTPRequestHandler):
     def redirect(self):
         self._send(302, b"", Location=self.server.url + "?again")
 
+    def stall(self):
+        """Half, and then nothing more."""
+        status, body = self._rest()
+        self._send(status, body[: len(body) // 2], declared=len(body))
+        self.server.released.wait(20)
+
+    def silent(self):
+        self.server.released.wait(20)
+
+    def page(self):
+        """What a portal of a hotel answers, whatever it is asked."""
+        self._send(200, b"<html>Please log in</html>")
+
     def slow(self):
         threading.Event().wait(0.3)
         self.good()
@@ -116,6 +133,7 @@ def serving(*behaviours):
     try:
         yield server
     finally:
+        server.released.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -254,18 +272,89 @@ def test_the_blob_id_is_that_of_git(tmp_path):
     assert get(remote, tmp_path, QUICK) == tmp_path / "hello"
 
 
+CODE = (
+    "import sys; from pathlib import Path; from ltpipe.data.download import Remote, get\n"
+    f"get(Remote(sys.argv[1], {MD5!r}, {len(CONTENT)}), Path(sys.argv[2]))"
+)
+
+
+def process(server, folder):
+    return subprocess.Popen([sys.executable, "-c", CODE, server.url, str(folder)], stderr=subprocess.PIPE)
+
+
 def test_two_processes_fetch_once(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from ltpipe.data.download import Remote, get\n"
-        f"get(Remote(sys.argv[1], {MD5!r}, {len(CONTENT)}), Path(sys.argv[2]))"
-    )
     with serving("slow") as server:
-        command = [sys.executable, "-c", code, server.url, str(tmp_path)]
-        runs = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+        runs = [process(server, tmp_path) for _ in range(2)]
         errors = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], errors
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
     assert server.asked == [None]
+
+
+def test_a_process_that_is_killed_leaves_a_part_which_the_one_that_waits_completes(tmp_path):
+    part = tmp_path / ".file.bin.part"
+    with serving("stall", "good") as server:
+        first = process(server, tmp_path)
+        while not (part.exists() and part.stat().st_size >= SIZE // 4):
+            assert first.poll() is None
+            time.sleep(0.01)
+        second = process(server, tmp_path)
+        time.sleep(1.0)  # it starts, and waits for the lock
+        assert second.poll() is None
+        assert not (tmp_path / "file.bin").exists()
+        first.kill()
+        first.communicate(timeout=60)
+        have = part.stat().st_size
+        errors = second.communicate(timeout=60)[1]
+    assert second.returncode == 0, errors
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={have}-"]
+    assert names(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize("behaviour", ["stall", "silent"])
+def test_a_server_that_falls_silent_is_left_and_asked_again(behaviour, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", (5, 0.2))
+    with serving(behaviour, "good") as server:
+        began = time.monotonic()
+        assert whole(server, tmp_path).read_bytes() == CONTENT
+    assert time.monotonic() - began < 10
+    assert len(server.asked) == 2
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The pauses that were asked for, none of which is made."""
+    asked = []
+    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=asked.append))
+    return asked
+
+
+def test_each_attempt_waits_longer_and_the_last_one_gives_up(pauses, tmp_path):
+    with serving("broken") as server, pytest.raises(Refused, match="500"):
+        get(Remote(server.url, MD5, SIZE), tmp_path)
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
+    assert len(server.asked) == 6
+
+
+def test_an_attempt_that_gets_further_earns_new_patience(pauses, tmp_path):
+    with serving("busy", "busy", "drop", "busy", "busy", "good") as server:
+        get(Remote(server.url, MD5, SIZE), tmp_path)
+    assert pauses == [1.0, 2.0, 1.0, 2.0, 4.0]
+
+
+def test_what_will_not_change_is_not_asked_for_again(pauses, tmp_path):
+    with serving("missing") as server, pytest.raises(Refused, match="404"):
+        get(Remote(server.url, MD5, SIZE), tmp_path)
+    assert pauses == []
+
+
+def test_a_page_in_place_of_the_file_is_never_the_file(tmp_path):
+    with serving("page") as server, pytest.raises(Refused, match="cannot fetch file"):
+        whole(server, tmp_path)
+    assert not (tmp_path / "file.bin").exists()
+    with serving("good") as server:
+        assert whole(server, tmp_path).read_bytes() == CONTENT
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(tmp_path):
@@ -278,6 +367,15 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with serving("good") as server, pytest.raises(Refused, match="cannot write"):
         whole(server, tmp_path / "taken")
+
+
+def test_a_progress_bar_on_a_terminal(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with serving("drop", "good") as server:
+        whole(server, tmp_path)
+    shown = capfd.readouterr().err
+    assert "100%" in shown
+    assert "/524k" in shown and "459k/459k" in shown  # the whole, then what the dropped connection left
 
 
 def test_no_progress_bar_where_there_is_no_terminal(tmp_path, capfd):

@@ -29,6 +29,7 @@ BETWEEN = "expect_column_values_to_be_between"
 COLUMN_LIST = "expect_table_columns_to_match_ordered_list"
 CLASSES = "expect_class_counts_to_equal"
 ATTRIBUTES = "expect_attribute_counts_to_equal"
+EVERY_CLASS = "expect_every_class_to_have_an_image"
 RANKS = "expect_every_rank_in_every_class"
 DISJOINT = "expect_roles_to_be_disjoint_by_source"
 GROUPS = "expect_groups_to_follow_rule"
@@ -122,6 +123,12 @@ def empty_rank(table):
     return table
 
 
+def class_gone(table):
+    """Nothing is left of the rarest class; rows keep counting from 0."""
+    table = table[table["label"] != 9].reset_index(drop=True)
+    return table.assign(row=pd.factorize(table["image"])[0])
+
+
 # a null is in a row of val, which no rule but the counts reads
 NULLS = {
     "row": (ONE_ROW,),
@@ -156,6 +163,7 @@ CORRUPTIONS = [
     Corruption("one group against the rule", GROUPS, put("group", "few", split="val", label=0)),
     Corruption("a class of another group", GROUPS, everywhere("group", "many", label=9), violations=332),
     Corruption("rank missing in a class", RANKS, empty_rank),
+    Corruption("a class without an image", EVERY_CLASS, class_gone, (CLASSES, ATTRIBUTES)),
     Corruption("two names for a label", ONE_NAME, put("class_name", "zero", split="val", label=0), violations=2),
     Corruption("one name for two labels", ONE_NAME, everywhere("class_name", "1", label=0), violations=2),
 ]

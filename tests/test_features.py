@@ -425,3 +425,23 @@ def test_the_graph_hands_the_source_and_its_folder_to_the_draw(tmp_path):
     for _, rows in colour.groupby([manifest["label"], manifest["attribute"]]):
         assert rows.nunique() == 1
     assert manifest["attribute"].nunique() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "files"),
+    [
+        ("pixels", {}, set()),
+        ("file", {"path": "x.npy"}, {"x.npy"}),
+        ("checkpoint", {"path": "data/x.safetensors"}, {"data/x.safetensors"}),
+        ("torchvision", {"weights": "own.pth"}, {"own.pth"}),
+        ("torchvision", {}, set()),
+    ],
+)
+def test_the_ledger_knows_the_files_that_features_come_from(name, options, files):
+    sizes = {"sizes": [9, 8], "pool": 9, "shares": [2, 1], "test_gbl": 1, "test_cbl": [2, 1], "train_cbl": [2, 1]}
+    sizes |= {"test_glt": 1, "val": 1, "groups": {"by": "rank", "many": 1, "medium": 1}}
+    clusters = {"features": {"name": name, "options": options}}
+    assert Split(kind="glt_clusters", options={"clusters": clusters, **sizes}).files() == files
+    authors = {"long_tail": "a.json", "balanced": "b.json"}
+    named = Split(kind="glt_clusters", options={"clusters": clusters, "authors": authors, **sizes}).files()
+    assert named == {*files, "a.json", "b.json"}

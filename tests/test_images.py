@@ -146,6 +146,7 @@ def test_images_that_stay_in_their_file_train_the_same(name, tmp_path):
 
 def test_stored_steps_come_in_order_from_where_training_stopped():
     train = stored(tiny.TRAIN, held=False)
+    assert images.AHEAD > 0
     steps = [[torch.tensor([i, i + 1]), torch.tensor([i])] for i in range(9)]
     for start in (0, 1, 7, 9):
         found = list(train.ahead(steps, start))
@@ -164,3 +165,76 @@ def test_a_runs_own_recipe():
     assert whole.changed({}) == whole
     with pytest.raises(Refused, match=r"unknown key wd; valid keys: epochs, batch"):
         whole.changed({"wd": 1})
+    for augment in (None, [1], 3):
+        with pytest.raises(Refused, match="augment"):
+            whole.changed({"augment": augment})
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "start", "schedule", "unused"),
+    [
+        ("ce", {}, None, {"epochs": 9, "lr": 0.2, "weight_decay": 0.1}, []),
+        ("ce", {}, None, {"epochs": 3, "lr": 0.1}, []),
+        ("ride", {}, None, {"decay": {1: 0.1}, "batch": 4}, []),
+        ("crt", {}, "ce", {"epochs": 9, "lr": 0.2, "augment": {"crop": 1}}, ["epochs", "lr"]),
+        ("logit_adjust", {"form": "post_hoc"}, "ce", {"weight_decay": 0.1}, ["weight_decay"]),
+        ("tau_norm", {}, "ce", {"batch": 4}, ["batch"]),
+    ],
+)
+def test_keys_that_a_method_does_not_use_are_known(method, options, start, schedule, unused):
+    run = Run(method=method, options=options, split="train", start_from=start, schedule=schedule)
+    assert Schedule(epochs=3, batch=8, lr=0.1, weight_decay=0.0).unused(run, 4) == unused
+
+
+def packed(count=40, size=12):
+    """A manifest of two classes, half of it val, and its images."""
+    import pandas as pd
+
+    roles = np.where(np.arange(count) % 2, "val", "train")
+    table = {"id": [f"{r}/{i}" for i, r in enumerate(roles)], "row": np.arange(count), "role": roles, "split": roles}
+    table |= {"label": np.arange(count) // 2 % 2, "class_name": np.where(np.arange(count) // 2 % 2, "b", "a")}
+    table |= {"source": "", "image": "", "file": "", "group": "many", "attribute": -1}
+    pixels = np.random.RandomState(0).randint(0, 256, (count, size, size, 3)).astype(np.uint8)
+    return pd.DataFrame(table), pixels
+
+
+def trained(folder, run, schedule, model, manifest, pixels):
+    from ltpipe.training.train import train
+    from ltpipe.weights import unpack
+
+    return unpack(train(manifest, pixels, folder, run, schedule, model, 0, cell="x.ce.s0")[0])
+
+
+def test_a_runs_own_recipe_is_trained_and_recorded(tmp_path):
+    schedule = Schedule(epochs=1, batch=8, lr=0.1, weight_decay=0.0, augment={"resized_crop": (0.5, 1)})
+    model = Model(backbone="cnn", image=8, options={"width": 4})
+    own = Run(method="ce", split="train", schedule={"epochs": 2, "weight_decay": 0.1})
+    weights, facts = trained(tmp_path, own, schedule, model, *packed())
+    assert facts["parameters"]["schedule"]["epochs"] == 2
+    assert not {"resident", "save_every"} & set(facts["parameters"]["schedule"])
+    whole = schedule.changed({"epochs": 2, "weight_decay": 0.1, "resident": 0})
+    assert tiny.same(weights, trained(tmp_path, Run(method="ce", split="train"), whole, model, *packed())[0])
+    assert not tiny.same(weights, trained(tmp_path, Run(method="ce", split="train"), schedule, model, *packed())[0])
+
+
+def test_images_smaller_than_the_network_are_refused(tmp_path):
+    schedule = Schedule(epochs=1, batch=8, lr=0.1, weight_decay=0.0, augment={"resized_crop": (0.5, 1)})
+    with pytest.raises(Refused, match=r"size 12, smaller than model\.image 16"):
+        trained(tmp_path, Run(method="ce", split="train"), schedule, Model(backbone="cnn", image=16), *packed())
+    with pytest.raises(ValueError, match="smaller"):
+        centred(torch.zeros(2, 12, 12, 3), 16)
+
+
+def test_larger_packed_images_are_exported_and_predicted(tmp_path):
+    from ltpipe.export import Parity, export
+    from ltpipe.predict import facts_of, open_session, predict
+    from ltpipe.training.train import train
+
+    manifest, pixels = packed()
+    schedule = Schedule(epochs=1, batch=8, lr=0.1, weight_decay=0.0, augment={"resized_crop": (0.5, 1)})
+    run, model = Run(method="ce", split="train"), Model(backbone="cnn", image=8, options={"width": 4})
+    checkpoint, _ = train(manifest, pixels, tmp_path, run, schedule, model, 0, cell="x.ce.s0")
+    payload, report = export(checkpoint, manifest, pixels, run, model, Parity())
+    assert report["agrees"] and facts_of(open_session(payload))["image_size"] == 12
+    table = predict(payload, manifest, pixels)
+    assert len(table) == 20 and table["confidence"].between(0.5, 1).all()

@@ -192,7 +192,7 @@ def test_schedule_passes_its_augmentation_to_the_phase():
 
 WIDTHS = [
     *[("ride", "resnet32", 48), ("tade", "resnet32", 48), ("bbn", "resnet32", 64), ("ce", "resnet32", 64)],
-    *[("ride", "resnet", 384), ("bbn", "resnet", 512), ("ride", "cnn", 64)],
+    *[("ifl", "resnet32", 48), ("ride", "resnet", 384), ("bbn", "resnet", 512), ("ride", "cnn", 64)],
 ]
 
 
@@ -200,7 +200,8 @@ WIDTHS = [
 def test_experts_are_narrow_and_bbns_branches_are_whole(name, backbone, width):
     """RIDE's experts have 3/4 of the channels of their private stages; BBN's branches all of them."""
     options = {"resnet": {"depth": 18, "stem": "small"}}.get(backbone, {})
+    base = {"base": "ride", "centre": "cosine"} if name == "ifl" else {}
     network, _ = loop.build(
-        Run(method=name, split="train"), Model(backbone=backbone, image=32, options=options), tiny.PROBLEM
+        Run(method=name, split="train", options=base), Model(backbone=backbone, image=32, options=options), tiny.PROBLEM
     )
     assert network.backbone.features == width

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,36 @@ def put(raw, texts):
 
 
 def test_lists_that_are_there_with_the_right_blob_id_are_used(tmp_path):
-    loaded = lists.load(put(tmp_path, {"train": GOOD, "val": "\ufeff" + GOOD}), tmp_path, 2)
-    assert loaded["train"] == loaded["val"] == lists.parse(GOOD, "x", 2)
+    other = GOOD.replace("train/", "other/").replace("val/", "another/")
+    loaded = lists.load(put(tmp_path, {"train": GOOD, "val": "\ufeff" + other}), tmp_path, 2)
+    assert loaded == {"train": lists.parse(GOOD, "x", 2), "val": lists.parse(other, "x", 2)}
+
+
+def test_an_image_in_two_lists_is_refused_with_both(tmp_path):
+    other = "val/b/4.jpg 1\ntrain/a/2.jpg 0\n"
+    with pytest.raises(Refused, match=r"share 1 images:\n  train/a/2\.jpg is in train and in test$"):
+        lists.load(put(tmp_path, {"train": GOOD, "test": other}), tmp_path, 2)
+
+
+def test_a_list_is_not_believed_before_its_blob_id_is_right(tmp_path, monkeypatch):
+    monkeypatch.setattr(lists, "get", partial(lists.get, waits=()))
+    remotes = put(tmp_path, {"train": GOOD})
+    (tmp_path / "lists/train.txt").write_text(GOOD.replace("1.jpg 0", "1.jpg 1"))
+    nowhere = remotes["train"]._replace(url="http://127.0.0.1:9/x/train.txt")
+    with pytest.raises(Refused, match=r"(?s)cannot fetch train\.txt.*put the file at .* git:"):
+        lists.load({"train": nowhere}, tmp_path, 2)
+
+
+def test_links_to_listed_files_are_files_and_broken_ones_are_not(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/there.jpg").write_text("x")
+    (tmp_path / "folder").symlink_to(tmp_path / "real")
+    (tmp_path / "one.jpg").symlink_to(tmp_path / "real/there.jpg")
+    lists.present(["one.jpg", "folder/there.jpg"], tmp_path, "x")
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    with pytest.raises(Refused, match=r"2 of 3 listed files are not in .*: nowhere\.jpg, loop\.jpg"):
+        lists.present(["one.jpg", "nowhere.jpg", "loop.jpg"], tmp_path, "x")
 
 
 def test_the_official_lists_are_at_a_pinned_commit():

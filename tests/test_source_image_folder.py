@@ -1,11 +1,22 @@
 """A user's own images: class folders and CSV files, and what is said of those that are wrong."""
 
+import os
+import shutil
+import sys
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from ltpipe.benchmark import load
+from ltpipe.data.expectations import validate
 from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
+from ltpipe.data.manifest import class_names, fingerprint
 from ltpipe.data.rules import files_exist
+from ltpipe.data.split import Split, admit, draw
+from ltpipe.files import Parquet
 from ltpipe.specs import Refused
 
 
@@ -88,11 +99,44 @@ def test_the_environment_may_name_the_folder(root, raw, monkeypatch):
     assert len(index_of("", raw)) == 6
 
 
+def test_the_index_is_the_same_wherever_the_images_lie(root, raw, tmp_path):
+    here = index_of(root, raw)
+    moved = tmp_path / "elsewhere" / "of another name"
+    shutil.copytree(root, moved)
+    there = index_of(moved, tmp_path / "raw of another machine")
+    pd.testing.assert_frame_equal(here, there)
+    assert not any(part in file for file in here["file"] for part in (str(tmp_path), root.name))
+
+
+def test_other_images_under_the_same_names_have_another_place(root, raw, tmp_path):
+    here = index_of(root, raw)
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    Image.new("RGB", (90, 90), (1, 2, 3)).save(other / "2" / "img 0.png")
+    there = index_of(other, raw)
+    assert not set(here["file"]) & set(there["file"])
+    assert files_exist(here, str(raw)) == files_exist(there, str(raw)) == []
+
+
+def test_the_fingerprint_of_a_manifest_does_not_see_the_place(root, raw):
+    source = Source(name="image_folder", size=8, options={"root": str(root)})
+    groups = {"by": "count", "many": 3, "medium": 2}
+    split = Split(kind="stratified", options={"val": {"per_class": 1}, "test": {"per_class": 1}, "groups": groups})
+    for k in range(4):
+        image(root / "2" / f"more {k}.png", k)
+        image(root / "10" / f"more {k}.png", k)
+    index = index_of(root, raw)
+    manifest = draw(index, source, raw, split)
+    other = draw(index.assign(file="elsewhere/" + index["image"]), source, raw, split)
+    assert (manifest["file"] != other["file"]).all()
+    assert fingerprint(manifest) == fingerprint(other)
+
+
 def test_folders_of_one_name_do_not_collide(root, raw, tmp_path):
     image(tmp_path / "other" / "photos" / "x" / "a.png", 99)
     first, second = index_of(root, raw), index_of(tmp_path / "other" / "photos", raw)
     assert files_exist(first, str(raw)) == files_exist(second, str(raw)) == []
-    assert len(list(raw.iterdir())) == 2
+    assert len([path for path in raw.iterdir() if path.is_symlink()]) == 2
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
@@ -218,6 +262,113 @@ def test_a_folder_of_splits_is_not_taken_for_classes(tmp_path, raw):
         index_of(tmp_path / "data", raw)
 
 
+def test_links_to_a_file_and_to_a_folder_elsewhere_are_followed(root, raw, tmp_path):
+    image(tmp_path / "far" / "deep" / "a.png", 70)
+    (root / "2" / "linked").symlink_to(tmp_path / "far")
+    (root / "10" / "one.png").symlink_to(image(tmp_path / "single.png", 80))
+    (root / "3").symlink_to(tmp_path / "far2")
+    image(tmp_path / "far2" / "b.png", 90)
+    index = index_of(root, raw)
+    assert {"2/linked/deep/a.png", "10/one.png", "3/b.png"} <= set(index["image"])
+    assert index.loc[index["image"] == "3/b.png", "class_name"].item() == "3"
+    assert files_exist(index, str(raw)) == []
+    rows = index[index["image"].isin(["2/linked/deep/a.png", "10/one.png"])].sort_values("image").assign(row=[0, 1])
+    images = pack(rows, Source(name="image_folder", size=8), raw)
+    assert images[:, 0, 0, 0].tolist() == [80, 70]
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "message"),
+    [
+        ("2/again.png", "2/img 0.png", "2/again.png and 2/img 0.png are one file"),
+        ("2/other.png", "10/img 0.png", "10/img 0.png and 2/other.png are one file"),
+        ("2/other", "10", "10/img 0.png and 2/other/img 0.png are one file"),
+        ("4", "2", "2/img 0.png and 4/img 0.png are one file"),
+        ("2/loop", "2", "the link 2/loop leads to the folder 2, whose images are counted already"),
+        ("2/loop", ".", "the link 2/loop/2 leads to the folder 2, whose images are counted already"),
+    ],
+)
+def test_no_image_counts_twice_by_way_of_a_link(link, target, message, root, raw):
+    (root / link).symlink_to(root / target)
+    with pytest.raises(Refused) as caught:
+        index_of(root, raw)
+    assert message in caught.value.message
+    assert not raw.exists()
+
+
+@pytest.mark.parametrize("second", ["./1/img 0.png", "1//img 0.png", "linked/img 0.png"])
+def test_no_image_counts_twice_in_a_csv(second, root, raw):
+    (root / "linked").symlink_to(root / "1")
+    path = table(root, f"path,label\n1/img 0.png,a\n{second},b\n")
+    with pytest.raises(Refused, match=r"1/img 0\.png and .* are one file"):
+        index_of(path, raw)
+
+
+@pytest.mark.parametrize("target", ["gone.png", "2/nowhere.png"])  # nothing, and itself
+def test_a_link_that_leads_nowhere_is_a_broken_file(target, root, raw, caplog):
+    (root / "2" / "nowhere.png").symlink_to(root / target)
+    with pytest.raises(Refused, match=r"(?s)1 of 7 files in .*2/nowhere\.png: "):
+        index_of(root, raw)
+    index = index_of(root, raw, broken="exclude")
+    assert len(index) == 6
+    assert "1 of 7 files" in caplog.text
+    assert str(root) not in str(index.attrs)
+
+
+def test_a_class_that_is_a_link_to_nothing_is_no_class_that_vanishes(root, raw):
+    (root / "7").symlink_to(root / "gone")
+    with pytest.raises(Refused, match="the link 7 leads nowhere"):
+        index_of(root, raw)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such name")
+def test_a_name_that_is_not_utf_8_is_refused(root, raw):
+    image(root / "2" / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(Refused, match=r"the name '2/caf\\udce9\.png' is not UTF-8"):
+        index_of(root, raw)
+
+
+def test_names_of_any_script_with_spaces_and_commas_are_kept(root, raw):
+    names = ["déjà vu, 1.png", " spaced  out .png", "猫.png", "a#b%20c.png"]
+    for k, name in enumerate(names):
+        image(root / "2" / name, k)
+    index = index_of(root, raw)
+    assert {f"2/{name}" for name in names} <= set(index["image"])
+    path = table(root, 'path,label\n"2/déjà vu, 1.png",a\n2/猫.png,b\n')
+    assert index_of(path, raw)["image"].tolist() == ["2/déjà vu, 1.png", "2/猫.png"]
+
+
+def test_an_image_that_is_cut_short_is_found_before_it_is_packed(root, raw, caplog):
+    photo = root / "2" / "photo.jpg"
+    Image.fromarray(np.random.RandomState(0).randint(0, 256, (90, 90, 3)).astype(np.uint8)).save(photo)
+    photo.write_bytes(photo.read_bytes()[:3000])
+    with pytest.raises(Refused, match=r"1 of 7 files .*\n  2/photo\.jpg: image file is truncated"):
+        index_of(root, raw)
+    index = index_of(root, raw, broken="exclude")
+    assert len(index) == 6
+    assert list(index.attrs["left_out"]) == ["2/photo.jpg"]
+    assert "2/photo.jpg" in caplog.text
+    packed = pack(index.assign(row=range(6)), Source(name="image_folder", size=8), raw)
+    assert packed.shape == (6, 8, 8, 3)
+
+
+def test_nothing_is_left_out_in_silence(root, raw):
+    assert index_of(root, raw, broken="exclude").attrs["left_out"] == {}
+
+
+def test_what_was_left_out_stays_with_the_index(spoilt, raw, tmp_path):
+    index = index_of(spoilt, raw, broken="exclude")
+    Parquet(str(tmp_path / "index.parquet")).save(index)
+    kept = Parquet(str(tmp_path / "index.parquet")).load().attrs["left_out"]
+    assert kept == {"1/notes.txt": "not an image that Pillow knows", "10/zero.png": "the file is empty"}
+
+
+def test_the_lines_of_a_csv_are_counted_as_in_the_file(root, raw):
+    path = table(root, 'path,label\n\n10/img 0.png,"two\nlines"\n\ngone.png,a\n')
+    with pytest.raises(Refused, match=r"line 6: no file gone\.png"):
+        index_of(path, raw)
+
+
 @pytest.mark.parametrize(
     ("name", "message"), [("", "no folder is named"), ("/no/such/folder", "no folder or file /no/such")]
 )
@@ -226,3 +377,68 @@ def test_without_a_folder_the_message_says_what_to_name(name, message, raw):
         index_of(name, raw)
     for part in ("LTPIPE_IMAGE_FOLDER", "path,label[,attribute][,split]", "class folders"):
         assert part in caught.value.message.replace("class \nfolders", "class folders")
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load(Path(__file__).resolve().parents[1] / "conf/base", ["image_folder"])["image_folder"]
+
+
+@pytest.fixture
+def ten(tmp_path):
+    """Ten classes of 20 images, named by numbers of which text makes another order."""
+    for label in range(10):
+        for k in range(20):
+            image(tmp_path / "ten" / str(label + 3) / f"{k:02d}.png", 20 * label + k)
+    return tmp_path / "ten"
+
+
+def through(spec, root, raw, **options):
+    """The benchmark's stages fetch and split on these images: admitted manifest and packed images."""
+    source = spec.source.model_copy(update={"options": {"root": str(root)}})
+    split = spec.split.model_copy(update={"options": spec.split.options | options})
+    manifest = draw(fetch(source, raw)[0], source, raw, split)
+    return admit(manifest, validate(manifest, raw, spec.expect)[0]), pack(manifest, source, raw)
+
+
+def test_the_shipped_benchmark_takes_ten_class_folders_as_they_are(shipped, ten, raw):
+    manifest, images = through(shipped, ten, raw)
+    assert manifest.groupby(["split", "label"]).size().unstack(0).drop_duplicates().to_dict("records") == [
+        {"train": 15, "val": 1, "test": 4}
+    ]
+    assert class_names(manifest) == [str(label + 3) for label in range(10)]
+    assert images.shape == (200, 64, 64, 3)
+    assert (images[manifest["row"], 0, 0, 0] == 20 * manifest["label"] + manifest["image"].str[-6:-4].astype(int)).all()
+
+
+def test_the_shipped_benchmark_imposes_a_long_tail(shipped, ten, raw):
+    manifest, _ = through(shipped, ten, raw, profile={"shape": "exponential", "largest": 15, "rho": 5})
+    sizes = manifest[manifest["split"] == "train"].groupby("label").size().tolist()
+    assert sizes == [15, 12, 10, 8, 7, 6, 5, 4, 3, 3]
+
+
+def test_the_shipped_benchmark_takes_a_csv_with_attributes_and_splits(shipped, ten, raw):
+    part = ["train"] * 13 + ["val"] * 3 + ["test"] * 4
+    rows = [
+        f"{label + 3}/{k:02d}.png,c{label},{'dark' if k % 4 else 'light'},{part[k]}"
+        for label in range(10)
+        for k in range(20)
+    ]
+    path = table(ten, "path,label,attribute,split\n" + "\n".join(rows))
+    manifest, _ = through(shipped, path, raw, official=True)
+    assert manifest.groupby("split").size().to_dict() == {"test": 40, "train": 130, "val": 30}
+    assert manifest.groupby("attribute").size().to_dict() == {0: 150, 1: 50}
+
+
+def test_a_class_too_many_is_refused_by_the_shipped_benchmark(shipped, ten, raw):
+    image(ten / "one more" / "x.png")
+    for k in range(9):
+        image(ten / "one more" / f"{k}.png")
+    with pytest.raises(Refused, match="expect_column_values_to_be_in_set label"):
+        through(shipped, ten, raw)
+
+
+def test_a_class_too_few_is_refused_by_the_shipped_benchmark(shipped, ten, raw):
+    shutil.rmtree(ten / "12")
+    with pytest.raises(Refused, match="class 9 has no image in any split"):
+        through(shipped, ten, raw)

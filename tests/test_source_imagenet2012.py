@@ -3,12 +3,13 @@
 import csv
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from test_lists import put
 
 from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
-from ltpipe.data.rules import files_exist
+from ltpipe.data.rules import files_exist, one_row
 from ltpipe.data.sources import imagenet2012
 from ltpipe.specs import Refused
 
@@ -178,6 +179,61 @@ def test_a_folder_that_is_not_whole_is_refused(spoil, root, tmp_path):
         jpeg(root / "val/n09999999/ILSVRC2012_val_00000005.JPEG")
     with pytest.raises(Refused, match=expected):
         fetch(source(root=str(root)), tmp_path / "raw")
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "ImageId,PredictionString\nILSVRC2012_val_00000001,\n"])
+def test_a_table_of_another_format_is_refused(content, root, tmp_path):
+    solution(root)
+    (root / "LOC_val_solution.csv").write_text(content)
+    with pytest.raises(Refused, match=r"LOC_val_solution\.csv is not Kaggle's table|no label of 4 images"):
+        fetch(source(root=str(root)), tmp_path / "raw")
+
+
+@pytest.mark.parametrize("file", ["meta.mat", "ILSVRC2012_validation_ground_truth.txt"])
+@pytest.mark.parametrize("content", [b"no matrix", b"9\n9\n9\n9\n"])
+def test_a_development_kit_that_is_damaged_is_refused(file, content, root, tmp_path):
+    devkit(root)
+    (root / "ILSVRC2012_devkit_t12/data" / file).write_bytes(content)
+    with pytest.raises(Refused, match="ILSVRC2012_devkit_t12/data is not the development kit"):
+        fetch(source(root=str(root)), tmp_path / "raw")
+
+
+@pytest.mark.parametrize("layout", [nested, solution, devkit])
+def test_files_that_are_no_images_are_not_looked_at(layout, root, tmp_path):
+    layout(root)
+    expected = fetch(source(root=str(root)), tmp_path / "raw")[0]
+    (root / "val/.DS_Store").write_text("x")
+    (root / "train/n01440764/Thumbs.db").write_text("x")
+    assert fetch(source(root=str(root)), tmp_path / "raw")[0].equals(expected)
+
+
+def test_links_are_followed_and_one_that_leads_nowhere_fails_the_gate_of_the_data(root, tmp_path):
+    nested(root)
+    moved = (root / "train/n01443537").rename(tmp_path / "another disk")
+    (root / "train/n01443537").symlink_to(moved)
+    (root / "train/n01440764/n01440764_9.JPEG").symlink_to(root / "gone.JPEG")
+    index = fetch(source(root=str(root)), tmp_path / "raw")[0]
+    assert index["label"].tolist()[:7] == [0, 0, 0, 1, 1, 2, 2]
+    assert files_exist(index, str(tmp_path / "raw")) == ["train/n01440764/n01440764_9.JPEG"]
+
+
+def test_a_val_image_in_two_classes_fails_the_gate_of_the_data(root, tmp_path):
+    nested(root)
+    jpeg(root / f"val/n01443537/{NAMES[0]}.JPEG")
+    index = fetch(source(root=str(root)), tmp_path / "raw")[0]
+    rows = index.assign(row=pd.factorize(index["image"])[0])
+    assert [NAMES[0] in line for line in one_row(rows)] == [True, True]
+
+
+def test_an_image_that_is_cut_short_is_named_when_it_is_packed(root, tmp_path):
+    nested(root)
+    index = fetch(source(root=str(root)), tmp_path / "raw")[0]
+    victim = root / "train/n02124075/n02124075_3.JPEG"
+    victim.write_bytes(victim.read_bytes()[:400])
+    with pytest.raises(
+        Refused, match=r"cannot decode .*train/n02124075/n02124075_3\.JPEG: .*\n.*unpack its archive again"
+    ):
+        pack(index.assign(row=range(10)), source(), tmp_path / "raw")
 
 
 def test_a_folder_mounted_at_the_raw_folder_needs_no_option(root):

@@ -8,8 +8,10 @@ from PIL import Image
 from test_lists import put
 
 from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
+from ltpipe.data.manifest import class_names
 from ltpipe.data.rules import files_exist
 from ltpipe.data.sources import inaturalist2018, places365
+from ltpipe.data.split import Split, draw
 from ltpipe.specs import Refused
 
 TEXTS = {
@@ -61,6 +63,47 @@ def test_the_index_is_what_the_lists_say(name, root, tmp_path):
     )
     assert files_exist(index, str(tmp_path / "raw")) == []
     assert pack(index.assign(row=range(len(index))), source, tmp_path / "raw").shape == (len(index), 16, 16, 3)
+
+
+FOLDERS = {"inaturalist2018": "train_val2018/Aves/{}/{}.jpg", "places365": "train/scene{}/{}.jpg"}
+
+
+@pytest.mark.parametrize("kind", ["official_lists", "longtail"])
+def test_classes_are_in_the_order_of_numbers_and_not_of_text(name, kind, tmp_path, monkeypatch):
+    """Twelve classes, class c with 30 - c training images: as text 10 and 11 would come before 2."""
+    module, pattern = MODULES[name], FOLDERS[name]
+    lines = {split: [] for split in module.LISTS}
+    for label in reversed(range(12)):
+        for split in lines:
+            for k in range(30 - label if split == "train" else 2):
+                lines[split].append(f"{pattern.format(label, f'{split}{k}')} {label}")
+    texts = {split: "\n".join(own) for split, own in lines.items()}
+    monkeypatch.setattr(module, "CLASSES", 12)
+    monkeypatch.setattr(module, "LISTS", put(tmp_path / "raw", texts))
+    for line in (line for own in lines.values() for line in own):
+        path = tmp_path / "data" / line.split()[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("an image")
+    for entry in module.DATASET.entries:
+        (tmp_path / "data" / entry).mkdir(exist_ok=True)
+    source, raw = Source(name=name, size=16, options={"root": str(tmp_path / "data")}), tmp_path / "raw"
+    index = fetch(source, raw)[0]
+    groups = {"by": "rank", "many": 3, "medium": 3}
+    options = {
+        "official_lists": {
+            "splits": {"train": {"role": "train", "official": "train"}, "test": {"role": "test", "official": "val"}},
+        },
+        "longtail": {"profile": {"shape": "natural"}, "val": {"cut": "train", "per_class": 1}, "test": "val"},
+    }[kind]
+    manifest = draw(index, source, raw, Split(kind=kind, options=options | {"groups": groups}))
+    sizes = manifest[manifest["split"] == "train"].groupby("label").size().tolist()
+    assert sizes == [30 - label - (kind == "longtail") for label in range(12)]
+    folder = pattern.split("/")[-2]
+    assert class_names(manifest) == [
+        ("Aves " if name == "inaturalist2018" else "") + folder.format(label) for label in range(12)
+    ]
+    group = manifest.drop_duplicates("label").set_index("label")["group"].sort_index().tolist()
+    assert group == ["many"] * 3 + ["medium"] * 3 + ["few"] * 6
 
 
 def test_without_a_folder_the_message_says_what_to_get(name, tmp_path):

@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
+import zipfile
 import zlib
 
 import joblib
@@ -161,10 +163,40 @@ def test_what_is_missing_is_named(spoil, root, raw, content, monkeypatch):
 
 
 def test_without_a_folder_the_message_says_what_to_get(raw):
-    with pytest.raises(
-        Refused, match=r"(?s)no train2014 and no val2014 and no annotations in .*13 GB.*LTPIPE_COCO2014"
-    ):
+    with pytest.raises(Refused, match=r"(?s)no train2014 and no val2014 in .*13\.5 GB.*6\.6 GB.*LTPIPE_COCO2014"):
         fetch(Source(name="mscoco_glt", size=32), raw)
+
+
+def test_the_annotations_are_fetched_where_the_folder_has_none(root, raw, tmp_path, monkeypatch):
+    expected = fetch(source(root), raw)[0]
+    (raw / "annotations").unlink()
+    archive = raw / "annotations_trainval2014.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in sorted((root / "annotations").iterdir()):
+            opened.write(path, f"annotations/{path.name}")
+    shutil.rmtree(root / "annotations")
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    here = mscoco_glt.ANNOTATIONS._replace(checksum=f"sha256:{sha256}", size=None)
+    monkeypatch.setattr(mscoco_glt, "ANNOTATIONS", here)
+    assert fetch(source(root), raw)[0].equals(expected)
+    assert not (raw / "annotations").is_symlink()
+    archive.unlink()
+    assert fetch(source(root), raw)[0].equals(expected)
+
+
+def test_the_official_annotations_are_named_with_their_checksum():
+    remote = mscoco_glt.ANNOTATIONS
+    assert remote.url == "http://images.cocodataset.org/annotations/annotations_trainval2014.zip"
+    assert remote.checksum == "sha256:031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"
+    assert remote.size == 252_872_794
+
+
+def test_a_photograph_that_is_cut_short_is_named_when_it_is_packed(root, raw):
+    index = fetch(source(root), raw)[0]
+    photo = root / "val2014/COCO_val2014_000000000002.jpg"
+    photo.write_bytes(photo.read_bytes()[:2000])
+    with pytest.raises(Refused, match=r"cannot decode .*COCO_val2014_000000000002\.jpg: .*truncated"):
+        pack(index.assign(row=range(4)), source(root, 40), raw)
 
 
 VALUES = {

@@ -71,7 +71,7 @@ def test_classes_are_numbered_by_sorted_wnid_and_val_by_its_annotations(root, ra
 
 def test_images_are_found_below_the_raw_folder_which_holds_a_link_only(root, raw):
     index = fetch(source(root=str(root)), raw)[0]
-    assert [path.name for path in raw.iterdir()] == ["tiny-imagenet-200"]
+    assert {path.name for path in raw.iterdir()} - {"NOTICE"} == {"tiny-imagenet-200"}
     assert (raw / "tiny-imagenet-200").is_symlink()
     assert files_exist(index, str(raw)) == []
     assert not index["file"].str.contains(str(root)).any()
@@ -134,10 +134,87 @@ def test_a_class_without_images_is_refused(root, raw):
         fetch(source(root=str(root)), raw)
 
 
-def test_a_val_label_that_is_no_class_is_refused(root, raw):
-    (root / "val/val_annotations.txt").write_text("val_0.JPEG\tn99999999\t0\t0\t1\t1\n")
-    with pytest.raises(Refused, match=r"classes that wnids\.txt does not list: n99999999"):
+ANNOTATIONS = "val/val_annotations.txt"
+
+
+def spoil(root, name, change):
+    path = root / name
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize("name", ["wnids.txt", "words.txt", ANNOTATIONS])
+@pytest.mark.parametrize(
+    "change", [lambda b: b.replace(b"\n", b"\r\n"), lambda b: b"\xef\xbb\xbf" + b, lambda b: b + b"\n \n"]
+)
+def test_line_ends_a_byte_order_mark_and_empty_lines_do_not_matter(name, change, root, raw):
+    expected = fetch(source(root=str(root)), raw)[0]
+    spoil(root, name, change)
+    assert fetch(source(root=str(root)), raw)[0].equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("val_0.JPEG", "line 5: 'val_0.JPEG' is not a file and a class, with a tab between them"),
+        ("val_3.JPEG n01443537 0 32", "line 5: 'val_3.JPEG n01443537 0 32' is not a file and a class"),
+        ("val_3.JPEG\t\t0\t32", "line 5: 'val_3.JPEG' is not a file and a class"),
+        (
+            "val_0.JPEG\tn99999999\t0\t0\t1\t1",
+            "line 5: val_0.JPEG is of class n99999999, which wnids.txt does not list",
+        ),
+        ("val_0.JPEG\t7\t0\t0\t1\t1", "line 5: val_0.JPEG is of class 7, which wnids.txt does not list"),
+        ("val_3.JPEG\tn01443537\t0\t0\t1\t1", "line 5: no image val_3.JPEG in val/images"),
+        ("../x.JPEG\tn01443537\t0\t0\t1\t1", "line 5: no image ../x.JPEG in val/images"),
+        ("val_0.JPEG\tn01443537\t0\t0\t1\t1", "line 5: val_0.JPEG is listed twice"),
+    ],
+)
+def test_a_bad_line_of_the_annotations_is_named(line, message, root, raw):
+    spoil(root, ANNOTATIONS, lambda content: content + line.encode() + b"\n")
+    with pytest.raises(Refused, match=r"val_annotations\.txt, 1 problems:") as caught:
         fetch(source(root=str(root)), raw)
+    assert message in caught.value.message
+
+
+def test_a_val_image_without_a_line_has_no_label_and_is_refused(root, raw):
+    spoil(root, ANNOTATIONS, lambda content: content.partition(b"\n")[2])
+    with pytest.raises(Refused, match=r"no line of image val_0\.JPEG"):
+        fetch(source(root=str(root)), raw)
+
+
+def test_only_the_first_bad_lines_are_shown(root, raw):
+    spoil(root, ANNOTATIONS, lambda _: b"bad\n" * 30)
+    with pytest.raises(Refused, match="30 problems") as caught:
+        fetch(source(root=str(root)), raw)
+    assert len(caught.value.message.splitlines()) == 11
+
+
+def test_a_class_that_is_listed_twice_is_refused(root, raw):
+    spoil(root, "wnids.txt", lambda content: content + b"n01443537\n")
+    with pytest.raises(Refused, match=r"wnids\.txt lists twice: n01443537$"):
+        fetch(source(root=str(root)), raw)
+
+
+def test_a_class_of_train_that_is_not_listed_is_refused(root, raw):
+    spoil(root, "wnids.txt", lambda content: content.replace(b"n02124075\n", b""))
+    with pytest.raises(Refused, match=r"wnids\.txt does not list classes of train: n02124075$"):
+        fetch(source(root=str(root)), raw)
+
+
+def test_files_that_are_no_images_are_not_looked_at(root, raw):
+    expected = fetch(source(root=str(root)), raw)[0]
+    (root / "train/n02124075/images/.DS_Store").write_text("x")
+    (root / "val/images/Thumbs.db").write_text("x")
+    assert fetch(source(root=str(root)), raw)[0].equals(expected)
+
+
+def test_an_image_that_is_cut_short_is_named_when_it_is_packed(root, raw):
+    index = fetch(source(root=str(root)), raw)[0]
+    for file in ("val_1.JPEG", "val_10.JPEG"):
+        spoil(root, f"val/images/{file}", lambda content: content[: len(content) // 2])
+    with pytest.raises(Refused, match=r"cannot decode 2 of 37 files:\n  .*val_1\.JPEG: .*[Tt]runcated") as caught:
+        pack(index.assign(row=range(len(index))), source(), raw)
+    assert "val_10.JPEG" in caught.value.message
+    assert "unpack its archive again" in caught.value.message
 
 
 @pytest.mark.skipif(not REAL, reason="LTPIPE_TINY_IMAGENET does not name the unpacked tiny-imagenet-200")

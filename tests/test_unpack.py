@@ -1,11 +1,16 @@
 """Archives: the good ones come out whole, the others leave nothing."""
 
+import errno
 import io
 import os
+import shutil
 import stat
 import tarfile
+import tempfile
 import threading
 import zipfile
+from contextlib import suppress
+from random import Random
 
 import pytest
 
@@ -155,6 +160,43 @@ def test_a_damaged_zip_member_is_refused(tmp_path):
     with pytest.raises(Refused, match="broken"):
         unpack(archive, "top")
     assert left(tmp_path, archive) == []
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2"])
+def test_no_damage_of_a_compressed_tar_is_a_crash(mode, tmp_path):
+    """Damaged pixels may pass (a gzip's own sum is not reached): a checksum comes before, see ltpipe.data.download."""
+    archive = tar(tmp_path / "archive", {f"top/{i}": os.urandom(3000) for i in range(5)}, mode)
+    whole, random = archive.read_bytes(), Random(0)
+    for _ in range(60):
+        place = random.randrange(len(whole))
+        archive.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << random.randrange(8)]) + whole[place + 1 :])
+        with suppress(Refused):
+            unpack(archive, "top")
+        shutil.rmtree(tmp_path / "top", ignore_errors=True)
+        assert left(tmp_path, archive) == []
+
+
+def test_a_disk_that_is_full_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    archive = tar(tmp_path / "x.tar", FILES)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(
+        Refused, match=r"cannot unpack .*x\.tar in its folder: .*No space left on device; nothing is kept"
+    ):
+        unpack(archive, "top")
+    assert left(tmp_path, archive) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    def denied(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    archive = tar(tmp_path / "x.tar", FILES)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", denied)
+    with pytest.raises(Refused, match=r"cannot unpack .*x\.tar in its folder: .*Permission denied"):
+        unpack(archive, "top")
 
 
 def test_something_else_is_refused(tmp_path):

@@ -90,11 +90,13 @@ class Benchmark(Spec):
             raise ValueError(f"runs.{name} has one seed, whose noise is unknown: leave it out of gate.runs")
 
     def _recipe(self, name: str, row: Row) -> None:
-        """What the run changes in the schedule is a schedule."""
+        """What the run changes in the schedule is a schedule, and its method uses it."""
         try:
             self.schedule.changed(row.train.schedule)
         except Refused as refused:
             raise ValueError(f"runs.{name}.train.{refused.message}") from None
+        if unused := self.schedule.unused(row.train, self.expect.classes):
+            raise ValueError(f"runs.{name}.train.schedule: {row.train.method} does not use {', '.join(unused)}")
 
     def _judged(self, name: str, row: Row) -> None:
         """A protocol judges the run, and its reported value is of a protocol."""

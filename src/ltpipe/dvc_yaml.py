@@ -56,7 +56,8 @@ class Projection:
         blocks = sorted(name.removeprefix("params:") for name in part.inputs() if name.startswith("params:"))
         inputs = sorted(name for name in part.inputs() if not name.startswith("params:"))
         stage: dict[str, Any] = {"cmd": f"kedro run --pipeline={self.name} --tags={tag}{where}"}
-        stage["deps"] = sorted({*filter(None, map(self.file, inputs)), *self.code(part, blocks)})
+        files = {path for block in map(self.block, blocks) for path in block.files()}
+        stage["deps"] = sorted({*filter(None, map(self.file, inputs)), *files, *self.code(part, blocks)})
         if blocks:  # an empty list would make DVC watch the whole file
             stage["params"] = self.watched(blocks)
         for name in sorted(part.all_outputs()):
@@ -92,14 +93,17 @@ class Projection:
         options = dict(getattr(self.catalog.get(name), "metadata", None) or {})
         return options.pop("ledger", "outs"), options
 
+    def block(self, name: str) -> Spec:
+        """A parameter block by its dotted name; one that is a plain value (a seed) names nothing."""
+        value: Any = self.spec
+        for key in name.split(".")[1:]:
+            value = value[key] if isinstance(value, dict) else getattr(value, key)
+        return value if isinstance(value, Spec) else Spec()
+
     def code(self, part: Pipeline, blocks: list[str]) -> set[str]:
         """Source files that the nodes run."""
         named = {node.func.__module__ for node in part.nodes}
-        for block in blocks:
-            value: Any = self.spec
-            for key in block.split(".")[1:]:
-                value = value[key] if isinstance(value, dict) else getattr(value, key)
-            named |= value.modules() if isinstance(value, Spec) else frozenset()
+        named |= {module for block in map(self.block, blocks) for module in block.modules()}
         try:
             return {source(module).relative_to(self.root).as_posix() for module in closure(named)}
         except ValueError:

@@ -23,8 +23,10 @@ from ltpipe.specs import Refused, named
 HEADER = """# Methods
 
 Written by `python -m ltpipe.method_docs` from the modules in `src/ltpipe/methods`; edit those, not this.
-Cost is the method's own work in a training step beside the whole step of cross-entropy, ResNet-32 at batch 128{where}
-(`benchmarks/method_cost.py`). Hooks are what the method overrides of `methods/base.py`.
+Hooks are what the method overrides of `methods/base.py`. Cost is a whole training step (augmentation, network, loss,
+hooks, optimiser) in steps of cross-entropy, and in brackets the method's own work in it (loss and after_step beyond
+cross-entropy's) as a share of one; a step of BBN has two batches. By `benchmarks/method_cost.py`: ResNet-32 at batch
+128{where}.
 """
 
 
@@ -62,18 +64,26 @@ def options(module: ModuleType) -> list[str]:
     return rows if len(rows) > 2 else ["No options."]
 
 
-def section(module: ModuleType, costs: dict[str, Any]) -> str:
+def cost(name: str, measured: dict[str, Any]) -> str:
+    """What a step costs; measured: the result of benchmarks/method_cost.py."""
+    if name in measured.get("no_steps", ()):
+        return "no steps, nothing is trained"
+    if name not in measured.get("whole_step", {}):
+        return "not measured"
+    return f"{measured['whole_step'][name]:.2f} steps of cross-entropy (own work {measured['share_of_step'][name]:.1%})"
+
+
+def section(module: ModuleType, measured: dict[str, Any]) -> str:
     """One method's section."""
     name, doc = name_of(module), inspect.cleandoc(module.__doc__ or "")
     head, _, rest = doc.partition("\n\n")
-    cost = costs.get(name)
     lines = [
         f"## {name}",
         "",
         " ".join(head.split()),
         "",
         f"* Overrides: {', '.join(f'`{hook}`' for hook in hooks(module)) or 'nothing'}",
-        f"* Cost per step: {f'{cost:.1%} of a cross-entropy step' if cost is not None else 'not measured'}",
+        f"* Cost per step: {cost(name, measured)}",
         f"* Where the reference code differs: {differences(doc)}",
         "",
     ]
@@ -87,8 +97,15 @@ def text(root: Path) -> str:
     """The whole page."""
     path = root / "benchmarks/results/method_cost.json"
     measured = json.loads(path.read_text()) if path.exists() else {}
-    where = f", {measured['device']}, n {measured['n']}, median" if measured else ", not measured yet"
-    return "\n".join([HEADER.format(where=where), *(section(m, measured.get("share_of_step", {})) for m in modules())])
+    return "\n".join([HEADER.format(where=where(measured)), *(section(module, measured) for module in modules())])
+
+
+def where(measured: dict[str, Any]) -> str:
+    """On what it was measured, how often, and what else the machine did."""
+    if not measured:
+        return ", not measured yet"
+    note = f"; {measured['note']}" if measured.get("note") else ""
+    return f", {measured['device']}, median of {measured['n']} rounds{note}"
 
 
 @click.command()

@@ -66,11 +66,19 @@ def facts_of(session: Any) -> dict[str, Any]:
     return facts
 
 
-def logits_of(session: Any, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-    """Logits, float32 N x C, of `rows` of the images (default: all); uint8, N x H x W x 3, a batch held at once."""
-    rows = np.arange(len(images)) if rows is None else rows
-    chunks = (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
-    parts = [session.run(["logits"], {"image": images[chunk]})[0] for chunk in chunks]
+def answers(session: Any, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class index and its probability for each of `rows` of the images, N; in memory a batch of images at once."""
+    predicted, confidence = np.empty(len(rows), np.int64), np.empty(len(rows))
+    for start in range(0, len(rows), BATCH):
+        batch = slice(start, start + BATCH)
+        chances = softmax(logits_of(session, images[rows[batch]]))
+        predicted[batch], confidence[batch] = chances.argmax(axis=1), chances.max(axis=1)
+    return predicted, confidence
+
+
+def logits_of(session: Any, images: np.ndarray) -> np.ndarray:
+    """Logits, float32 N x C; images: uint8, N x H x W x 3."""
+    parts = [session.run(["logits"], {"image": images[i : i + BATCH]})[0] for i in range(0, len(images), BATCH)]
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
@@ -92,10 +100,9 @@ def predict(model: bytes, manifest: Table, images: np.ndarray) -> Table:
     if facts["data"] != (found := data_version(manifest, images)):
         raise Refused(f"the model was trained on data {facts['data']}, the manifest is {found}: export again")
     rows = manifest[manifest["role"] != "train"]
-    chances = softmax(logits_of(session, images, rows["row"].to_numpy()))
+    predicted, confidence = answers(session, images, rows["row"].to_numpy())
     table = rows[["id", "source", "split", "label", "group", "attribute"]].reset_index(drop=True)
-    table["predicted"] = chances.argmax(axis=1)
-    table["confidence"] = chances.max(axis=1)
+    table["predicted"], table["confidence"] = predicted, confidence
     table.attrs = {"facts": facts | {"provider": session.get_providers()[0]}}
     return table
 

@@ -41,6 +41,11 @@ class Spec(BaseModel):
         blocks = [value for value in self.__dict__.values() if isinstance(value, Spec)]
         return frozenset().union(*(block.modules() for block in blocks))
 
+    def files(self) -> frozenset[str]:
+        """Paths of the user's files that this block names: data that a stage depends on."""
+        blocks = [value for value in self.__dict__.values() if isinstance(value, Spec)]
+        return frozenset().union(*(block.files() for block in blocks))
+
 
 def named(package: str, name: str) -> ModuleType:
     """The module `name` of `package`: the file name is the name.

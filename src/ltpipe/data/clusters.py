@@ -53,6 +53,9 @@ class Features(Spec):
     def modules(self) -> frozenset[str]:
         return frozenset({f"{PACKAGE}.{self.name}"})
 
+    def files(self) -> frozenset[str]:
+        return self.config().files()
+
     def of(self, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
         """Features of `rows`, N x D, or their clusters, N (see ltpipe.features)."""
         found: np.ndarray = named(PACKAGE, self.name).extract(self.config(), index, rows, images, cache)

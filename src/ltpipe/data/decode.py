@@ -7,15 +7,17 @@ What a file may hold and what becomes of it:
     16 bits a channel            the upper 8 bits
     EXIF orientation             applied; a broken EXIF block is ignored
     several frames               the first
-    empty, cut short, no image, more pixels than Pillow's limit, floating point
-                                 Refused, with the file's name
+    empty, cut short, no image, more pixels than Pillow's limit, floating point, no permission
+                                 Refused, with the name of each such file and the reason
+
+A link to a file is that file.
 
 A JPEG more than twice too large is shrunk by its decoder first (by 2, 4 or 8, never below twice `size`).
 The pixels depend on the versions of Pillow and of its JPEG library, not on the number of threads.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +31,15 @@ if TYPE_CHECKING:
 
 # files a thread takes at once
 CHUNK = 64
+# files that a message names, and what it says of them
+SHOWN = 10
+ADVICE = "a whole copy is needed in place of each (of an official dataset: unpack its archive again)"
 ORIENTATION = 0x0112
+
+# what ends a whole file; JPEG's cannot occur in coded pixels, where 0 follows every 255
+MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+# bytes at a file's end that are searched for it
+TAIL = 4096
 
 Crop = Callable[["Image", int], "Image"]
 
@@ -38,26 +48,49 @@ def decode(paths: Sequence[Path], size: int, crop: Crop | None = None) -> np.nda
     """The files as uint8, N x size x size x 3, in the order of `paths`.
 
     crop: cuts the upright RGB image of file number i before it is resized: crop(image, i).
-    Raises Refused for the first file, in order, that cannot be decoded.
+    Raises Refused where files cannot be decoded, with their number and the first ten in order: all are tried first, so
+    that whoever mends one file after an hour does not wait another hour for the next.
     """
     images = np.empty((len(paths), size, size, 3), np.uint8)
 
-    def fill(i: int) -> None:
-        images[i] = _one(paths[i], size, None if crop is None else lambda image: crop(image, i))
+    def fill(i: int) -> str:
+        try:
+            images[i] = _one(paths[i], size, None if crop is None else lambda image: crop(image, i))
+        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their parsers do
+            return _reason(paths[i], error)
+        return ""
 
-    _parallel(fill, len(paths), "decode")
+    if failed := _failed(fill, paths, "decode"):
+        raise Refused(_complaint(failed, len(paths)))
     return images
 
 
 def broken(paths: Sequence[Path]) -> dict[Path, str]:
-    """The files whose header cannot be read as an image of a size that `decode` takes, each with the reason."""
+    """The files that are no image of a size that `decode` takes, or that are cut short, each with the reason.
+
+    Reads a file's header and its end. A file without the mark that ends its format is decoded, to be sure; one that is
+    damaged in between is found by `decode` alone.
+    """
+    return _failed(lambda i: _fault(paths[i]), paths, "check")
+
+
+def _failed(work: Callable[[int], str], paths: Sequence[Path], title: str) -> dict[Path, str]:
+    """Path -> reason of each file number i for which work(i) gives a reason, in the order of `paths`."""
     reasons: list[str] = [""] * len(paths)
 
-    def check(i: int) -> None:
-        reasons[i] = _header(paths[i])
+    def keep(i: int) -> None:
+        reasons[i] = work(i)
 
-    _parallel(check, len(paths), "check")
+    _parallel(keep, len(paths), title)
     return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+
+
+def _complaint(failed: Mapping[Path, str], images: int) -> str:
+    lines = [f"{path}: {reason}" for path, reason in list(failed.items())[:SHOWN]]
+    if len(failed) == 1:
+        return f"cannot decode {lines[0]}\n  {ADVICE}"
+    more = [f"and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
+    return "\n  ".join([f"cannot decode {len(failed)} of {images} files:", *lines, *more, ADVICE])
 
 
 def _parallel(work: Callable[[int], None], count: int, title: str) -> None:
@@ -79,28 +112,37 @@ def _parallel(work: Callable[[int], None], count: int, title: str) -> None:
 def _one(path: Path, size: int, crop: "Callable[[Image], Image] | None") -> np.ndarray:
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            _bounded(file)
-            if crop is None:
-                file.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]
-            file.load()  # before EXIF is read, which for PNG decodes too and would hide an error
-            image = rgb(_upright(file))
-            return np.asarray(square(image if crop is None else crop(image), size))
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their parsers do
-        raise Refused(f"cannot decode {path}: {_reason(path, error)}") from None
+    with Image.open(path) as file:
+        _bounded(file)
+        if crop is None:
+            file.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]
+        file.load()  # before EXIF is read, which for PNG decodes too and would hide an error
+        image = rgb(_upright(file))
+        return np.asarray(square(image if crop is None else crop(image), size))
 
 
-def _header(path: Path) -> str:
-    """Why the file is no image that `decode` takes; empty where its header says it is one."""
+def _fault(path: Path) -> str:
+    """Why the file is no image that `decode` takes; empty where its header and its end say that it is one."""
     from PIL import Image
 
     try:
         with Image.open(path) as file:
             _bounded(file)
+            if not _ended(path, file.format):
+                file.load()
             return "floating-point pixels" if file.mode == "F" else ""
-    except Exception as error:  # noqa: BLE001 - as in _one
+    except Exception as error:  # noqa: BLE001 - as in decode
         return _reason(path, error)
+
+
+def _ended(path: Path, format: str | None) -> bool:
+    """Whether the mark that ends an image of this format is where the file ends (other bytes may follow it)."""
+    mark = MARKS.get(format or "")
+    if mark is None:
+        return False
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TAIL, 0))
+        return mark in file.read()
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -112,6 +154,8 @@ def _reason(path: Path, error: Exception) -> str:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow knows"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the path, which the message has already
     return str(error) or type(error).__name__
 
 

@@ -102,6 +102,7 @@ def suite(expect: Expect, images: int, raw: Path) -> list[Any]:
         gxe.ExpectColumnValuesToBeInSet(column="role", value_set=list(ROLES)),
         gxe.ExpectColumnValuesToBeInSet(column="split", value_set=sorted(expect.class_counts)),
         gx_rules.ExpectClassCountsToEqual(counts=expect.plain_counts(), classes=expect.classes),
+        gx_rules.ExpectEveryClassToHaveAnImage(classes=expect.classes),
         gx_rules.ExpectRolesToBeDisjointBySource(),
         gx_rules.ExpectGroupsToFollowRule(**expect.groups.model_dump()),
         gx_rules.ExpectOneNamePerLabel(),

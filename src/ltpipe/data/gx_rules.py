@@ -48,6 +48,14 @@ class ExpectClassCountsToEqual(_Rule):
     parameters = ("counts", "classes")
 
 
+class ExpectEveryClassToHaveAnImage(_Rule):
+    """Every class has an image in some split."""
+
+    classes: int
+    rule = staticmethod(rules.every_class)
+    parameters = ("classes",)
+
+
 class ExpectAttributeCountsToEqual(_Rule):
     """Images of each attribute rank in each split are exactly the stated integers."""
 

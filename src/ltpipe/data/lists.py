@@ -4,7 +4,12 @@ a path with spaces                      allowed: the label is what follows the l
 CRLF line ends, empty lines             allowed, ignored
 a line without label, a path listed twice, a label out of range, a class without image
                                         Refused, with the line numbers
-a listed file that is not on the disk   Refused, with the number and up to 10 names
+a path in two lists of one dataset      Refused, with both lists: no image is in two splits
+a listed file that is not on the disk   Refused, with the number and up to 10 names; a link to a file is a file,
+                                        one that leads nowhere is not on the disk
+a listed file that cannot be decoded    Refused when images are packed, all of a piece at once (ltpipe.data.decode).
+                                        None is left out: the sizes of an official split are published, and its
+                                        archive, unpacked again, holds whole files
 """
 
 import os
@@ -37,7 +42,22 @@ def official(folder: str, name: str, blob: str) -> Remote:
 def load(lists: Mapping[str, Remote], raw: Path, classes: int) -> dict[str, list[Entry]]:
     """The lists, fetched into raw/lists where they are not there yet: split -> its entries in the list's order."""
     paths = {split: get(remote, raw / "lists") for split, remote in lists.items()}
-    return {split: parse(path.read_text("utf-8-sig"), str(path), classes) for split, path in paths.items()}
+    found = {split: parse(path.read_text("utf-8-sig"), str(path), classes) for split, path in paths.items()}
+    _apart(found, raw / "lists")
+    return found
+
+
+def _apart(found: Mapping[str, Sequence[Entry]], folder: Path) -> None:
+    """Raises Refused where an image is in two lists."""
+    seen: dict[str, str] = {}
+    both = [
+        f"{entry.file} is in {seen[entry.file]} and in {split}"
+        for split, entries in found.items()
+        for entry in entries
+        if seen.setdefault(entry.file, split) != split
+    ]
+    if both:
+        raise Refused(f"the lists in {folder} share {len(both)} images:\n  " + "\n  ".join(both[:SHOWN]))
 
 
 def parse(text: str, where: str, classes: int) -> list[Entry]:
@@ -53,7 +73,7 @@ def parse(text: str, where: str, classes: int) -> list[Entry]:
         else:
             entries[file] = int(label)
     if missing := sorted(set(range(classes)) - set(entries.values())):
-        problems.append(f"no image of class {_first(map(str, missing))}")
+        problems.append(f"no image of class {first(map(str, missing))}")
     if problems:
         raise Refused(f"{where} is not a list of images of {classes} classes:\n  " + "\n  ".join(problems[:SHOWN]))
     return [Entry(file, label) for file, label in entries.items()]
@@ -91,9 +111,10 @@ def present(files: Sequence[str], folder: Path, what: str) -> None:
     root = os.fspath(folder)
     absent = [file for file in files if not os.path.isfile(f"{root}/{file}")]  # noqa: PTH113 - a million Path objects
     if absent:
-        raise Refused(f"{what}: {len(absent)} of {len(files)} listed files are not in {folder}: {_first(absent)}")
+        raise Refused(f"{what}: {len(absent)} of {len(files)} listed files are not in {folder}: {first(absent)}")
 
 
-def _first(names: Iterable[str]) -> str:
+def first(names: Iterable[str]) -> str:
+    """Up to 10 of the names, for a message."""
     names = list(names)
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

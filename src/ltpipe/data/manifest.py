@@ -6,7 +6,9 @@ Columns, in this order:
     source      the original image it was made from: no source is in two roles
     file        where the source keeps it: a path, or a row of the source's own array
     row         its row in the packed array of images (int64)
-    label       class index, 0 the largest class of the training split that defines the groups (int64)
+    label       class index from 0 (int64). In whose order, the split kind says: the source's or the lists' own
+                (longtail, stratified, official_lists, glt), or by size, 0 the largest (glt_clusters, coco_glt,
+                longtail with classes: size)
     class_name
     role        train, val or test
     split       train_glt, train_cbl, val, test_cbl, ...

@@ -62,6 +62,12 @@ def _summary(split: str, found: np.ndarray, wanted: Mapping[str, int]) -> list[s
     return [f"{split} {name}: {facts[name]}, not {value}" for name, value in wanted.items() if facts[name] != value]
 
 
+def every_class(manifest: Table, classes: int) -> list[str]:
+    """Every class of 0 .. classes - 1 has an image in some split: one without would be a dead output of the network."""
+    absent = sorted(set(range(classes)) - set(manifest["label"].unique().tolist()))
+    return [f"class {label} has no image in any split" for label in absent]
+
+
 def attribute_counts(manifest: Table, counts: Mapping[str, Sequence[int]]) -> list[str]:
     """Images of each attribute rank in each split are exactly `counts`: split -> images of rank 0, 1, ..."""
     return [

@@ -41,6 +41,9 @@ class Split(Spec):
     def modules(self) -> frozenset[str]:
         return frozenset({f"{PACKAGE}.{self.kind}"}) | self.config().modules()
 
+    def files(self) -> frozenset[str]:
+        return self.config().files()
+
 
 def draw(index: Table, source: Source, raw: Path, split: Split) -> Table:
     """A candidate manifest; nobody may use it before `admit`. source, raw: for kinds that look at the images."""

@@ -5,6 +5,8 @@ refused, not repaired: no official archive of this project has them. (Python's `
 paths and follows links inside the archive; zip has no such filter.)
 """
 
+import gzip
+import lzma
 import shutil
 import stat
 import tarfile
@@ -17,6 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from ltpipe.specs import Refused
+
+# what the readers of the formats raise of damaged content
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 
 SIZE = 8 << 30
 COUNT = 2_000_000
@@ -40,13 +45,21 @@ def unpack(archive: Path, top: str, size: int = SIZE, count: int = COUNT) -> Pat
     target = archive.parent / top
     if target.is_dir():
         return target
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=f".{top}.") as name:
-        _extract(archive, Path(name), size, count)
-        if not (Path(name) / top).is_dir():
-            found = ", ".join(sorted(p.name for p in Path(name).iterdir())[:10]) or "nothing"
-            raise Refused(f"{archive} holds no folder {top}, but {found}")
-        _publish(Path(name) / top, target)
+    try:
+        with tempfile.TemporaryDirectory(dir=archive.parent, prefix=f".{top}.") as name:
+            _extract(archive, Path(name), size, count)
+            _publish(_whole(archive, Path(name), top), target)
+    except OSError as error:
+        raise Refused(f"cannot unpack {archive} in its folder: {error}; nothing is kept") from None
     return target
+
+
+def _whole(archive: Path, folder: Path, top: str) -> Path:
+    """The folder `top` among what came out."""
+    if not (folder / top).is_dir():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+        raise Refused(f"{archive} holds no folder {top}, but {found}")
+    return folder / top
 
 
 def _publish(whole: Path, target: Path) -> None:
@@ -64,7 +77,7 @@ def _extract(archive: Path, folder: Path, size: int, count: int) -> None:
             if size < 0 or number > count:
                 raise Refused(f"{archive} exceeds what is unpacked: more than {count:,} entries or too many bytes")
             _write(member, folder, archive)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (*BROKEN, EOFError, NotImplementedError, RuntimeError) as error:
         raise Refused(f"{archive} is broken or cannot be read: {error}") from None
 
 

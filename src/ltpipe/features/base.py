@@ -3,8 +3,9 @@
 The cache is `features-<key>.npy` in the folder of the clusters. The key is made of the options, the weights' digest,
 the source with its options, each image's name, size in bytes and time of change, the code, and the versions of torch
 and Pillow. An image that changed under its name hence counts as another; one whose size and time were both kept does
-not (delete the file). Images that are rows of an archive are known by their source, which verifies its download. The
-number of threads is left out: it moves the last bits only, and shells differ in it.
+not (delete the file). Images that are no files of their own (rows of an archive, patches of photographs) have no such
+state, and their features are not kept. The number of threads is left out: it moves the last bits only, and shells
+differ in it.
 """
 
 import hashlib
@@ -57,6 +58,10 @@ class Passage(NamedTuple):
     batch: int
     device: "torch.device"
 
+    def are_files(self) -> bool:
+        """Every image is a file, whose change can be seen."""
+        return all((self.images.raw / file).is_file() for file in self.files)
+
     def key(self, facts: Mapping[str, Any], modules: Collection[str]) -> str:
         """16 hex digits of what the features depend on; facts: JSON-able; modules: code that makes them."""
         import PIL
@@ -89,12 +94,9 @@ class Passage(NamedTuple):
             yield waiting.result()
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of change; None where images are no files."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change."""
+    found = path.stat()
     return found.st_size, found.st_mtime_ns
 
 
@@ -123,10 +125,11 @@ def computed(
 ) -> np.ndarray:
     """Features, float32, N x D, in the order of the files; facts, modules: see Passage.key.
 
-    With a cache they are a mapped file in it, made once, by one process while others wait; without, they are in memory
-    or, where they are many, mapped from a nameless file. `build` makes the network, and is called where it is needed.
+    With a cache, and images that are files, they are a mapped file in it, made once, by one process while others wait;
+    without, they are in memory or, where they are many, mapped from a nameless file. `build` makes the network, and is
+    called where it is needed.
     """
-    if cache is None:
+    if cache is None or not passage.are_files():
         return _filled(passage, build(), lambda shape: space("features", shape, np.float32, passage.images.raw.parent))
     from filelock import FileLock
 

@@ -35,6 +35,9 @@ class Config(Network):
     layer: str = "features"
     size: int | None = Field(None, gt=0)
 
+    def files(self) -> frozenset[str]:
+        return frozenset({self.path})
+
 
 def extract(config: Config, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
     """Output of the layer for each of `rows`, float32, N x D; several experts side by side.

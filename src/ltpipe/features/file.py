@@ -22,6 +22,9 @@ class Config(Spec):
             raise ValueError(f"a path that ends in .npy, not {path!r}")
         return path
 
+    def files(self) -> frozenset[str]:
+        return frozenset({self.path})
+
 
 def extract(config: Config, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
     """The file's features of `rows`, N x D, mapped where all are wanted.

@@ -53,6 +53,9 @@ class Config(Network):
             raise ValueError("std must be positive")
         return self
 
+    def files(self) -> frozenset[str]:
+        return frozenset({self.weights} if self.weights.endswith(".pth") else ())
+
 
 def extract(config: Config, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
     """Output of the layer for each of `rows`, float32, N x D.

@@ -10,9 +10,13 @@ from ltpipe.models.spec import Model
 
 
 def centred(pixels: Tensor, size: int) -> Tensor:
-    """The centre of B x H x W x 3 images, B x size x size x 3."""
+    """The centre of B x H x W x 3 images, B x size x size x 3. Raises ValueError where they are smaller."""
     if pixels.shape[1:3] == (size, size):
         return pixels
+    if min(pixels.shape[1:3]) < size:
+        raise ValueError(
+            f"images of {pixels.shape[1]} x {pixels.shape[2]} pixels are smaller than the network's, {size}"
+        )
     top, left = ((side - size) // 2 for side in pixels.shape[1:3])
     return pixels[:, top : top + size, left : left + size]
 

@@ -15,6 +15,7 @@ from ltpipe.models.spec import Model
 from ltpipe.training import crops, operations
 
 AHEAD = 2  # batches read from the store before they are needed
+CHUNK = 4096  # images brought to the device at once
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,12 @@ class Images:
         resident: float,
     ) -> "Images":
         """Rows `rows` of `store`; on the device where they are at most `resident` bytes."""
-        held = len(rows) * store[:1].nbytes <= resident
-        pixels = torch.from_numpy(store[rows]).to(device) if held else None
+        shape = (len(rows), *store.shape[1:])
+        pixels = None
+        if len(rows) * store[:1].nbytes <= resident:
+            pixels = torch.empty(shape, dtype=torch.uint8, device=device)
+            for start in range(0, len(rows), CHUNK):  # never the whole split beside the whole split
+                pixels[start : start + CHUNK] = torch.from_numpy(store[rows[start : start + CHUNK]])
         return cls(torch.tensor(labels, device=device), torch.tensor(groups, device=device), pixels, store, rows)
 
     @property
@@ -51,39 +56,35 @@ class Images:
         """Where batches are made."""
         return self.labels.device
 
-    def take(self, rows: Tensor) -> Tensor:
-        """The pixels of `rows`, on the device."""
-        if self.pixels is not None:
-            return self.pixels[rows]
-        return torch.from_numpy(self.store[self.rows[rows.cpu().numpy()]]).to(self.device)
-
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The whole split in order, `size` images at a time: pixels, labels, rows."""
         rows = torch.arange(len(self.labels), device=self.device)
-        for part in rows.split(size):
-            yield self.take(part), self.labels[part], part
+        for _, (part,), (pixels,) in self.ahead([[part] for part in rows.split(size)], 0):
+            yield pixels, self.labels[part], part
 
     def ahead(self, steps: list[list[Tensor]], start: int) -> Iterator[tuple[int, list[Tensor], list[Tensor]]]:
         """Number, rows and pixels of each step from `start` on; stored pixels are read while the step before trains."""
-
-        def read(rows: list[Tensor]) -> list[Tensor]:
-            return [self.take(part) for part in rows]
-
         if self.pixels is not None:
             for step in range(start, len(steps)):
-                yield step, steps[step], read(steps[step])
+                yield step, steps[step], [self.pixels[rows] for rows in steps[step]]
             return
-        waiting: deque[tuple[int, list[Tensor], Future[list[Tensor]]]] = deque()
-        with ThreadPoolExecutor(1) as pool:
-            for step, rows in list(enumerate(steps))[start:]:
-                waiting.append((step, rows, pool.submit(read, rows)))
-                if len(waiting) > AHEAD:
-                    yield _done(*waiting.popleft())
-            yield from (_done(*found) for found in waiting)
+        # as numbers of the store before anything is queued on the device, for which a copy from it would wait
+        stored = [[self.rows[rows.cpu().numpy()] for rows in step] for step in steps]
+        waiting: deque[Future[list[Tensor]]] = deque()
+        pool = ThreadPoolExecutor(1)
+        try:
+            for step in range(start, len(steps)):
+                while len(waiting) <= AHEAD and step + len(waiting) < len(steps):
+                    waiting.append(pool.submit(self._read, stored[step + len(waiting)]))
+                pixels = [part.to(self.device, non_blocking=True) for part in waiting.popleft().result()]
+                yield step, steps[step], pixels
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-
-def _done(step: int, rows: list[Tensor], pixels: Future[list[Tensor]]) -> tuple[int, list[Tensor], list[Tensor]]:
-    return step, rows, pixels.result()
+    def _read(self, stored: list[np.ndarray]) -> list[Tensor]:
+        """Rows of the store, in memory from which a GPU copies without waiting."""
+        found = [torch.from_numpy(self.store[rows]) for rows in stored]
+        return [part.pin_memory() for part in found] if self.device.type == "cuda" else found
 
 
 def normalise(pixels: Tensor, model: Model) -> Tensor:

@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
-from ltpipe.methods.base import Augment, Phase
+from ltpipe.methods.base import Augment, Phase, Problem
+from ltpipe.runs import Run
 from ltpipe.specs import Spec, parse
+
+# keys that a method's phases may take or leave
+PHASE = ("epochs", "lr", "warmup", "decay", "augment")
 
 
 class Schedule(Spec):
@@ -44,5 +49,21 @@ class Schedule(Spec):
         Raises Refused where a key is unknown or a value impossible.
         """
         whole = self.model_dump()
-        augment = {"augment": whole["augment"] | changes["augment"]} if "augment" in changes else {}
-        return parse(Schedule, whole | dict(changes) | augment, "schedule")
+        merged = whole | dict(changes)
+        if isinstance(merged["augment"], Mapping):
+            merged["augment"] = whole["augment"] | dict(merged["augment"])
+        return parse(Schedule, merged, "schedule")
+
+    def unused(self, run: Run, classes: int) -> list[str]:
+        """Keys of the run's own recipe that change nothing, because its method has phases of its own, or none."""
+        method = run.build(Problem(np.repeat(np.arange(classes), 2), classes), run.start_from is not None)
+
+        def phases(changes: Mapping[str, Any]) -> tuple[Phase, ...]:
+            return method.phases(self.changed(changes).phase())
+
+        found = phases(run.schedule)
+        differing = [key for key, value in run.schedule.items() if self.changed({key: value}) != self]
+        if not found:
+            return differing
+        others = {key: {k: v for k, v in run.schedule.items() if k != key} for key in differing}
+        return [key for key in differing if key in PHASE and phases(others[key]) == found]

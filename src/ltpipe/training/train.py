@@ -33,8 +33,8 @@ def train(
 
     images: uint8, N x H x W x 3. scratch: folder of the resume point, which is gone when training has finished.
     start: checkpoint of the run that `run.start_from` names. cell: "<benchmark>.<run>.<seed>".
-    Raises Refused where the split is unknown or empty, a class has no training image that the method needs, or the
-    loss stops being finite.
+    Raises Refused where the split is unknown or empty, images are smaller than the network's, a class has no training
+    image that the method needs, or the loss stops being finite.
     """
     import pandas as pd
     import torch
@@ -43,6 +43,8 @@ def train(
     from ltpipe.training import loop
 
     schedule = schedule.changed(run.schedule)
+    if images.shape[1] < model.image:
+        raise Refused(f"{cell}: packed images are of size {images.shape[1]}, smaller than model.image {model.image}")
     where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
     task = loop.Task(
@@ -76,6 +78,7 @@ def provenance(
     names = class_names(manifest)
     labels = manifest.loc[manifest["split"] == run.split, "label"]
     blocks = {"run": run, "schedule": schedule.changed(run.schedule), "model": model}
+    exclude = {"save_every", "resident"}  # they change no bit of the weights
     return {
         "cell": cell,
         "seed": seed,
@@ -83,7 +86,7 @@ def provenance(
         "code": code_version([__name__, *run.modules(), *model.modules()]),
         "classes": names,
         "classes_counts": np.bincount(labels, minlength=len(names)).tolist(),
-        "parameters": {name: block.model_dump(mode="json") for name, block in blocks.items()},
+        "parameters": {name: block.model_dump(mode="json", exclude=exclude) for name, block in blocks.items()},
         "started_from": hashlib.sha256(start).hexdigest()[:16] if start is not None else None,
     }
 

@@ -1,10 +1,28 @@
 """A user's own images: a folder of class folders, or a CSV file beside the images.
 
 Class folders: <root>/<class>/.../<image>. Classes are numbered in the order of their names, numerically where every
-name is a whole number (2 before 10), else as text. Names that begin with a dot are left out.
+name is a whole number (2 before 10), else as text.
 
 CSV (UTF-8): columns path (below the CSV's folder) and label, and where wanted attribute and split. label and
 attribute are names, numbered as classes are; an empty attribute is -1. split: train, val, test or empty.
+
+    names that begin with a dot, files beside the class folders
+                                    not looked at
+    spaces in names                 allowed; so are commas (in a CSV, within quotes)
+    names that are no UTF-8, a class without image
+                                    Refused
+    links to files and folders      followed
+    two paths to one file, a loop of folders
+                                    Refused, with both paths: the image would be in two splits
+    a link that leads nowhere       a broken file; in the place of a class folder, Refused
+    broken files: empty, cut short, no image, more pixels than Pillow's limit, floating point, no permission
+                                    Refused; with option broken: exclude they are counted, named in the log, kept in
+                                    the index's attrs under left_out (path -> reason), and left out
+    a file that is damaged between a sound header and its end
+                                    Refused when images are packed (ltpipe.data.decode)
+
+`file` begins with a name made of the images' paths and sizes, under which the folder is linked below `raw`: the index
+names no folder of this machine, and is the same wherever the same images lie.
 """
 
 import csv
@@ -12,7 +30,8 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,6 +39,7 @@ import numpy as np
 from pydantic import Field
 
 from ltpipe.data.decode import broken, decode
+from ltpipe.data.lists import first
 from ltpipe.data.local import link
 from ltpipe.data.tables import Table
 from ltpipe.specs import Refused, Spec
@@ -38,7 +58,7 @@ class Config(Spec):
     """Where the images are, and what becomes of files that are none."""
 
     root: str = Field("", description="folder of class folders, or a .csv file; default: env LTPIPE_IMAGE_FOLDER")
-    broken: Literal["refuse", "exclude"] = Field("refuse", description="files whose header is not that of an image")
+    broken: Literal["refuse", "exclude"] = Field("refuse", description="what becomes of files that are no whole image")
 
 
 class Row(NamedTuple):
@@ -56,10 +76,11 @@ def fetch(config: Config, raw: Path) -> Table:
 
     root = _root(config)
     folder, rows = (root.parent, _from_csv(root)) if root.is_file() else (root, _from_folders(root))
-    rows = _readable(rows, folder, config)
-    link(folder, raw / (place := _place(folder)))
+    _once(rows, folder)
+    rows, left_out = _readable(rows, folder, config)
+    link(folder, raw / (place := _place(rows, folder)))
     labels, attributes = _numbers(row.label for row in rows), _numbers(row.attribute for row in rows if row.attribute)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "image": [row.path for row in rows],
             "source": [row.path for row in rows],
@@ -70,6 +91,8 @@ def fetch(config: Config, raw: Path) -> Table:
             "official": [row.split for row in rows],
         }
     )
+    table.attrs["left_out"] = left_out
+    return table
 
 
 def _root(config: Config) -> Path:
@@ -84,33 +107,68 @@ def _root(config: Config) -> Path:
     return root
 
 
-def _place(folder: Path) -> str:
-    """The folder's name below the raw folder; different folders of one name differ by a hash of their path."""
-    return f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
+def _place(rows: Sequence[Row], folder: Path) -> str:
+    """The folder's name below the raw folder: other images, or as many of other sizes, have another name."""
+    sizes = (os.stat(f"{folder}/{row.path}").st_size for row in rows)  # noqa: PTH116 - a million Path objects
+    lines = (f"{row.path}\0{size}\n".encode() for row, size in zip(rows, sizes, strict=True))
+    return f"images-{hashlib.sha256(b''.join(lines)).hexdigest()[:16]}"
+
+
+def _once(rows: Sequence[Row], folder: Path) -> None:
+    """Raises Refused where two paths lead to one file."""
+    real = cache(os.path.realpath)
+    seen: dict[str, str] = {}
+    twice = []
+    for path in (row.path for row in rows):
+        inner, _, name = path.rpartition("/")
+        whole = f"{folder}/{path}"
+        target = os.path.realpath(whole) if os.path.islink(whole) else f"{real(f'{folder}/{inner}')}/{name}"  # noqa: PTH114
+        if seen.setdefault(target, path) != path:
+            twice.append(f"{seen[target]} and {path} are one file")
+    _complain(folder, twice)
 
 
 def _from_folders(root: Path) -> list[Row]:
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
-        raise Refused(f"source image_folder: no class folder in {root}; images belong into {root}/<class>/")
+    classes = _classes(root)
     if set(classes) <= {*SPLITS, "valid", "validation"} and any(p.is_dir() for p in (root / classes[0]).iterdir()):
         raise Refused(
             f"source image_folder: {root} holds splits ({', '.join(classes)}), not classes; name one of them as root, "
             f"or list the images in a CSV with a column split"
         )
     rows = [Row(path, name) for name in classes for path in _files(root, name)]
+    _complain(root, [f"the name {row.path!a} is not UTF-8: rename it" for row in rows if not _is_text(row.path)])
     if empty := sorted(set(classes) - {row.label for row in rows}):
-        raise Refused(f"source image_folder: no file in class folder {_first(empty)} of {root}")
+        raise Refused(f"source image_folder: no file in class folder {first(empty)} of {root}")
     return rows
 
 
+def _classes(root: Path) -> list[str]:
+    entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    _complain(root, [f"the link {one.name} leads nowhere" for one in entries if one.is_symlink() and not one.exists()])
+    if not (classes := [entry.name for entry in entries if entry.is_dir()]):
+        raise Refused(f"source image_folder: no class folder in {root}; images belong into {root}/<class>/")
+    return classes
+
+
 def _files(root: Path, name: str) -> list[str]:
-    found = []
+    found: list[str] = []
+    seen: dict[str, str] = {}
     for folder, inner, files in os.walk(root / name, followlinks=True):
         inner[:] = [one for one in inner if not one.startswith(".")]
         where = Path(folder).relative_to(root).as_posix()
+        before = seen.setdefault(os.path.realpath(folder), where)
+        if before != where:
+            _complain(root, [f"the link {where} leads to the folder {before}, whose images are counted already"])
         found += [f"{where}/{file}" for file in files if not file.startswith(".")]
     return sorted(found)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_csv(path: Path) -> list[Row]:
@@ -120,27 +178,30 @@ def _from_csv(path: Path) -> list[Row]:
             rows = _rows(lines, list(lines.fieldnames or []), path)
     except (UnicodeDecodeError, csv.Error) as error:
         raise Refused(f"source image_folder: {path} is not a CSV file in UTF-8: {error}") from None
-    _complain(path, [f"line {n}: {p}" for n, row in enumerate(rows, start=2) if (p := _problem(row, path.parent))])
+    _complain(path, [f"line {n}: {p}" for n, row in rows.items() if (p := _problem(row, path.parent))])
     if not rows:
         raise Refused(f"source image_folder: {path} lists no image")
     seen: dict[str, int] = {}
-    again = [f"line {n} repeats line {seen[r.path]}" for n, r in enumerate(rows, 2) if seen.setdefault(r.path, n) != n]
-    _complain(path, again)
-    return rows
+    _complain(
+        path, [f"line {n} repeats line {seen[r.path]}" for n, r in rows.items() if seen.setdefault(r.path, n) != n]
+    )
+    return list(rows.values())
 
 
-def _rows(lines: Iterable[dict[str, str | None]], columns: list[str], path: Path) -> list[Row]:
+def _rows(lines: "csv.DictReader[str]", columns: list[str], path: Path) -> dict[int, Row]:
+    """Line number -> its row; empty lines are left out."""
     if not {"path", "label"} <= set(columns) <= set(COLUMNS) or len(set(columns)) != len(columns):
         raise Refused(
             f"source image_folder: columns of {path} are {', '.join(columns)}; valid: path, label, and where wanted "
             f"attribute and split, in any order"
         )
-    rows, ragged = [], []
-    for number, line in enumerate(lines, start=2):
+    rows: dict[int, Row] = {}
+    ragged = []
+    for line in lines:
         if set(line) != set(columns) or None in line.values():
-            ragged.append(f"line {number} has not {len(columns)} fields (a path with a comma needs quotes)")
+            ragged.append(f"line {lines.line_num} has not {len(columns)} fields (a path with a comma needs quotes)")
         else:
-            rows.append(Row(**{column: str(line[column]).strip() for column in columns}))
+            rows[lines.line_num] = Row(**{column: str(line[column]).strip() for column in columns})
     _complain(path, ragged)
     return rows
 
@@ -161,20 +222,22 @@ def _complain(path: Path, problems: list[str]) -> None:
         raise Refused(f"source image_folder: {path}:\n  " + "\n  ".join(problems[:SHOWN]) + more)
 
 
-def _readable(rows: list[Row], folder: Path, config: Config) -> list[Row]:
-    """The rows whose file has an image's header; the others are refused, or counted, named in the log and left out."""
-    reasons = broken([folder / row.path for row in rows])
+def _readable(rows: list[Row], folder: Path, config: Config) -> tuple[list[Row], Mapping[str, str]]:
+    """The rows whose file is a whole image; the others are refused, or counted, named in the log and left out."""
+    reasons = {
+        path.relative_to(folder).as_posix(): why for path, why in broken([folder / r.path for r in rows]).items()
+    }
     if not reasons:
-        return rows
-    shown = "\n  ".join(f"{path.relative_to(folder)}: {why}" for path, why in list(reasons.items())[:SHOWN])
+        return rows, {}
+    shown = "\n  ".join(f"{path}: {why}" for path, why in list(reasons.items())[:SHOWN])
     said = f"{len(reasons)} of {len(rows)} files in {folder} are no images that can be read:\n  {shown}"
     if config.broken == "refuse":
         raise Refused(f"source image_folder: {said}\n  remove them, or set option broken: exclude")
     log.warning("%s\n  they are left out (broken: exclude)", said)
-    kept = [row for row in rows if folder / row.path not in reasons]
+    kept = [row for row in rows if Path(row.path).as_posix() not in reasons]
     if lost := sorted({row.label for row in rows} - {row.label for row in kept}):
-        raise Refused(f"source image_folder: no readable image of class {_first(lost)}; {said}")
-    return kept
+        raise Refused(f"source image_folder: no readable image of class {first(lost)}; {said}")
+    return kept, reasons
 
 
 def _numbers(names: Iterable[str]) -> dict[str, int]:
@@ -183,10 +246,6 @@ def _numbers(names: Iterable[str]) -> dict[str, int]:
     if all(re.fullmatch("-?[0-9]+", name) for name in found):
         found.sort(key=int)
     return {name: number for number, name in enumerate(found)}
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:

@@ -6,6 +6,13 @@ train, official test is ILSVRC val.
 
 The val images may lie in class folders, or flat with one of ILSVRC2012_devkit_t12/data (ground truth and meta.mat)
 and LOC_val_solution.csv beside them.
+
+    files that are no *.JPEG            not looked at
+    links to files and folders          followed; one that leads nowhere is refused by the gate of the data, or, where
+                                        it is listed, here
+    an image that cannot be decoded     Refused when images are packed, all of a piece at once (ltpipe.data.decode);
+                                        none is left out, because the sizes are published: unpack its archive again.
+                                        (One image is a PNG named .JPEG, some are CMYK: they decode)
 """
 
 import csv
@@ -123,7 +130,7 @@ def _val(raw: Path) -> dict[str, str]:
         found = {f"val/{p.parent.name}/{p.name}": p.parent.name for p in (raw / "val").glob("*/*.JPEG")}
         return dict(sorted(found.items(), key=lambda item: item[0].rsplit("/", 1)[-1]))
     known = _solution(raw / SOLUTION) if (raw / SOLUTION).exists() else _ground_truth(raw / DEVKIT)
-    files = sorted(entry.name for entry in os.scandir(raw / "val"))
+    files = sorted(entry.name for entry in os.scandir(raw / "val") if entry.name.endswith(".JPEG"))
     if unknown := [file for file in files if file.removesuffix(".JPEG") not in known]:
         raise DATASET.refuse(f"no label of {len(unknown)} images in {raw / 'val'}, e.g. {', '.join(unknown[:10])}")
     return {f"val/{file}": known[file.removesuffix(".JPEG")] for file in files}
@@ -131,8 +138,11 @@ def _val(raw: Path) -> dict[str, str]:
 
 def _solution(path: Path) -> dict[str, str]:
     """Image -> WordNet id, from Kaggle's table of boxes."""
-    with path.open(newline="") as file:
-        return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+    try:
+        with path.open(newline="") as file:
+            return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+    except (KeyError, IndexError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+        raise DATASET.refuse(f"{path} is not Kaggle's table ({type(error).__name__}: {error})") from None
 
 
 def _ground_truth(devkit: Path) -> dict[str, str]:
@@ -142,9 +152,12 @@ def _ground_truth(devkit: Path) -> dict[str, str]:
         raise DATASET.refuse(
             f"val is flat, and neither {DEVKIT} with {truth.name} and {meta.name} nor {SOLUTION} is there"
         )
-    wnid = _wnid_of_number(meta)
-    numbers = truth.read_text().split()
-    return {f"ILSVRC2012_val_{i:08d}": wnid[int(number)] for i, number in enumerate(numbers, start=1)}
+    try:
+        wnid = _wnid_of_number(meta)
+        numbers = truth.read_text().split()
+        return {f"ILSVRC2012_val_{i:08d}": wnid[int(number)] for i, number in enumerate(numbers, start=1)}
+    except Exception as error:  # noqa: BLE001 - scipy raises whatever its parser does
+        raise DATASET.refuse(f"{devkit} is not the development kit ({type(error).__name__}: {error})") from None
 
 
 def _wnid_of_number(meta: Path) -> Mapping[int, str]:

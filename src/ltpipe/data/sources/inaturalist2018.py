@@ -1,6 +1,7 @@
 """iNaturalist 2018: 8,142 species, 437,513 training and 24,426 val images (the field's test set), from a local folder.
 
-The number of a class is the number of its folder. Which images and in which order is what the official lists say.
+The number of a class is the number of its folder. Which images and in which order is what the official lists say;
+what lists may hold: ltpipe.data.lists.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,8 @@
 188,426 objects of 29 classes, of COCO's train and val images alike. Class 0 is the largest; classes of equal size are
 ordered by name (the authors' order of those is that of a Python set). A patch is the object's box, enlarged by 50
 pixels a side where the side is shorter than 100 and by 20 % elsewhere, clipped to the photograph and padded with
-black to a square. The authors save the patches as JPEG first; here they go to `size` directly.
+black to a square. The authors save the patches as JPEG first; here they go to `size` directly. A photograph that
+cannot be decoded is refused when its patches are packed, and named; none is left out.
 
 An object has any of 204 attributes, so the index's column `attribute` is -1; `index.attrs` holds them:
     attribute_names     204 names
@@ -26,6 +27,7 @@ from ltpipe.data.decode import decode
 from ltpipe.data.download import Remote, get
 from ltpipe.data.local import Dataset, place
 from ltpipe.data.tables import Table
+from ltpipe.data.unpack import unpack
 from ltpipe.specs import Refused, Spec
 
 if TYPE_CHECKING:
@@ -39,13 +41,23 @@ MSCOCO-GLT: Tang et al., ECCV 2022, github.com/KaihuaTang/Generalized-Long-Taile
 DATASET = Dataset(
     source="mscoco_glt",
     variable="LTPIPE_COCO2014",
-    entries=("train2014", "val2014", "annotations"),
+    entries=("train2014", "val2014"),
+    optional=("annotations",),
+    # sizes as in the checksum file that TensorFlow Datasets keeps of COCO 2014
     obtain="""
-    get train2014.zip (13 GB), val2014.zip (6 GB) and annotations_trainval2014.zip (241 MB)
+    get train2014.zip (13.5 GB) and val2014.zip (6.6 GB)
     from https://cocodataset.org/#download (no registration)
     terms: annotations CC BY 4.0; photographs under Flickr's terms, each with its own licence
-    layout: train2014/*.jpg, val2014/*.jpg, annotations/instances_train2014.json and instances_val2014.json
+    layout: train2014/*.jpg and val2014/*.jpg; the annotations (253 MB) and COCO Attributes are fetched, the first
+    not where annotations/instances_train2014.json and instances_val2014.json are there
     """,
+)
+
+# checksum and size: TensorFlow Datasets' (the address is the dataset's own; its https has another host's certificate)
+ANNOTATIONS = Remote(
+    "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
+    "sha256:031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+    252_872_794,
 )
 
 ATTRIBUTES = Remote(
@@ -61,7 +73,7 @@ Box = tuple[float, float, float, float]
 class Config(Spec):
     """Where the photographs are, and what counts as one source."""
 
-    root: str = Field("", description="folder with train2014, val2014, annotations; default: env LTPIPE_COCO2014")
+    root: str = Field("", description="folder with train2014 and val2014; default: env LTPIPE_COCO2014")
     source: Literal["photo", "patch"] = Field(
         "photo", description="photo: patches of one photograph stay in one role; patch: as the authors' splits"
     )
@@ -82,7 +94,7 @@ def fetch(config: Config, raw: Path) -> Table:
 
     place(DATASET, config.root, raw)
     content = jbl.load(get(ATTRIBUTES, raw))
-    patches = _patches(content, raw / "annotations")
+    patches = _patches(content, _annotations(raw))
     lists.present(sorted({patch.file for patch in patches}), raw, f"source {DATASET.source}")
     write(raw / PATCHES, json.dumps([[patch.file, *patch.box] for patch in patches]).encode())
     names = pd.Series([patch.name for patch in patches])
@@ -101,6 +113,12 @@ def fetch(config: Config, raw: Path) -> Table:
     )
     table.attrs.update(_attributes(content, patches))
     return table
+
+
+def _annotations(raw: Path) -> Path:
+    """The folder of annotations: the user's, or the archive's."""
+    folder = raw / "annotations"
+    return folder if folder.is_dir() else unpack(get(ANNOTATIONS, raw), "annotations")
 
 
 def _by_size(names: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 62,500 training images (4,980 to 5 a class), val 20 and test 100 a class, as in Liu et al. (CVPR 2019). Official train
 and val are drawn from Places365 train, official test from its val. A second variant of these lists circulates; these
-are the ones of Kang et al. (ICLR 2020), told apart by their checksums.
+are the ones of Kang et al. (ICLR 2020), told apart by their checksums. What lists may hold: ltpipe.data.lists.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ DATASET = Dataset(
     variable="LTPIPE_PLACES365",
     entries=("train", "val"),
     obtain="""
-    get Places365-Standard, small images (256 x 256): places365standard_easyformat.tar (about 24 GB)
+    get Places365-Standard, small images (256 x 256) with easy directory structure:
+    places365standard_easyformat.tar (about 24 GB by what others say of it; not verified here)
     from http://places2.csail.mit.edu/download.html
     terms: non-commercial research and education, not to be passed on
     layout: places365_standard/train/<scene>/*.jpg and val/<scene>/*.jpg; the folder to name is places365_standard

@@ -3,15 +3,25 @@
 Class 0 .. 199 is the rank of the class's WordNet id in sorted order, as torchvision's ImageFolder and the published
 code on this set have it (wnids.txt is in another order). The label of a val image is what val_annotations.txt says:
 the val images lie in one folder. The test images have no labels and are left out.
+
+    CRLF line ends, empty lines         allowed in every text file
+    files that are no *.JPEG            not looked at
+    a class that wnids.txt lists twice, or that has no image, or a folder of a class that it does not list; a line of
+    val_annotations.txt without file and class, of a class that is not listed, of a file that is not there or listed
+    already; a val image without a line
+                                        Refused, with the names
+    an image that cannot be decoded     Refused when images are packed (ltpipe.data.decode): the official archive has
+                                        none, unpack it again
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
+from ltpipe.data import lists
 from ltpipe.data.decode import decode
 from ltpipe.data.download import Remote, get
 from ltpipe.data.local import link
@@ -42,12 +52,10 @@ def fetch(config: Config, raw: Path) -> Table:
     import pandas as pd
 
     folder = _folder(config, raw)
-    wnids = sorted((folder / "wnids.txt").read_text().split())
-    rows = [*_train(folder, wnids), *_val(folder)]
+    wnids = _wnids(folder)
+    rows = [*_train(folder, wnids), *_val(folder, wnids)]
     table = pd.DataFrame(rows, columns=["official", "image", "wnid", "file"])
     labels = {wnid: label for label, wnid in enumerate(wnids)}
-    if strange := sorted(set(table["wnid"]) - set(labels)):
-        raise Refused(f"{folder}: classes that wnids.txt does not list: {', '.join(strange[:10])}")
     names = _names(folder)
     return pd.DataFrame(
         {
@@ -81,14 +89,31 @@ def _complete(folder: Path) -> Path:
     return folder
 
 
+def _wnids(folder: Path) -> list[str]:
+    """The classes, sorted; each has a folder of images, and no other folder is there."""
+    wnids = sorted((folder / "wnids.txt").read_text("utf-8-sig").split())
+    if twice := sorted({one for one in wnids if wnids.count(one) > 1}):
+        raise Refused(f"source tiny_imagenet: {folder}/wnids.txt lists twice: {lists.first(twice)}")
+    folders = {entry.name for entry in os.scandir(folder / "train") if entry.is_dir()}
+    if strange := sorted(folders - set(wnids)):
+        raise Refused(
+            f"source tiny_imagenet: {folder}: wnids.txt does not list classes of train: {lists.first(strange)}"
+        )
+    return wnids
+
+
 def _train(folder: Path, wnids: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
     for wnid in wnids:
         images = folder / "train" / wnid / "images"
-        files = sorted((entry.name for entry in os.scandir(images)), key=_number) if images.is_dir() else []
+        files = sorted(_images(images), key=_number) if images.is_dir() else []
         if not files:
             raise Refused(f"source tiny_imagenet: class {wnid} has no image in {images}")
         for file in files:
             yield "train", file.removesuffix(".JPEG"), wnid, f"{FOLDER}/train/{wnid}/images/{file}"
+
+
+def _images(folder: Path) -> list[str]:
+    return [entry.name for entry in os.scandir(folder) if entry.name.endswith(".JPEG")]
 
 
 def _number(file: str) -> tuple[int, str]:
@@ -97,15 +122,38 @@ def _number(file: str) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() else -1), file
 
 
-def _val(folder: Path) -> Iterator[tuple[str, str, str, str]]:
-    for line in (folder / "val/val_annotations.txt").read_text().splitlines():
-        file, wnid = line.split("\t")[:2]
+def _val(folder: Path, wnids: Collection[str]) -> Iterator[tuple[str, str, str, str]]:
+    """The val images in the order of their annotations, "file<tab>class<tab>box" a line."""
+    there, known, found = set(_images(folder / "val/images")), set(wnids), dict[str, str]()
+    problems = []
+    for number, line in enumerate((folder / "val/val_annotations.txt").read_text("utf-8-sig").splitlines(), start=1):
+        file, _, rest = line.partition("\t")
+        wnid = rest.partition("\t")[0].strip()
+        if problem := _problem(file, wnid, there, known, found):
+            problems.append(f"line {number}: {problem}")
+        elif line.strip():
+            found[file] = wnid
+    problems += [f"no line of image {file}" for file in sorted(there - set(found), key=_number) if not problems]
+    if problems:
+        shown = "\n  ".join(problems[: lists.SHOWN])
+        raise Refused(f"source tiny_imagenet: {folder}/val/val_annotations.txt, {len(problems)} problems:\n  {shown}")
+    for file, wnid in found.items():
         yield "val", file.removesuffix(".JPEG"), wnid, f"{FOLDER}/val/images/{file}"
+
+
+def _problem(file: str, wnid: str, there: Collection[str], known: Collection[str], before: Collection[str]) -> str:
+    if not wnid:
+        return f"{file!r} is not a file and a class, with a tab between them" if file.strip() else ""
+    if wnid not in known:
+        return f"{file} is of class {wnid}, which wnids.txt does not list"
+    if file not in there:
+        return f"no image {file} in val/images"
+    return f"{file} is listed twice" if file in before else ""
 
 
 def _names(folder: Path) -> dict[str, str]:
     """Class names by WordNet id: all synonyms, because the first alone is not unique."""
-    lines = (folder / "words.txt").read_text().splitlines()
+    lines = (folder / "words.txt").read_text("utf-8-sig").splitlines()
     return dict(line.split("\t", 1) for line in lines if "\t" in line)
 
 

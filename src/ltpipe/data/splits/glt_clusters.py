@@ -52,6 +52,9 @@ class Authors(Spec):
     long_tail: str
     balanced: str
 
+    def files(self) -> frozenset[str]:
+        return frozenset({self.long_tail, self.balanced})
+
 
 class Config(Spec):
     """Sizes of one class for each rank (test_cbl, train_cbl), of one class and rank (test_gbl), in all (the others)."""

@@ -1,0 +1,267 @@
+"""The gate of the data of every benchmark: its split keeps its `expect`, and no integer of it can be another.
+
+Sources that are at hand, or whose files can be made, are read as they are (digits; CIFAR from files in the official
+layout; Tiny ImageNet where LTPIPE_TINY_IMAGENET names it). Of the others an index is made up that has the sizes which
+the papers state.
+"""
+
+import base64
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ltpipe.benchmark import load
+from ltpipe.data import cifar, rules
+from ltpipe.data.expectations import Expect, validate
+from ltpipe.data.fetch import fetch
+from ltpipe.data.longtail import exponential
+from ltpipe.data.manifest import fingerprint
+from ltpipe.data.sources import cifar10, cifar100
+from ltpipe.data.split import admit, draw
+from ltpipe.specs import Refused, parse
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "conf/base/parameters").glob("*.yml"))
+# hundreds of thousands of images
+BIG = {"imagenet_glt", "inaturalist2018", "mscoco_glt"}
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in BIG)) for name in NAMES]
+ATTRIBUTES = [one for one in EACH if "glt" in one.values[0] and "coco" not in one.values[0]]
+CIFAR = [name for name in NAMES if name.startswith("cifar")]
+REAL = os.environ.get("LTPIPE_TINY_IMAGENET", "")
+# images of ImageNet's smallest classes: the others have 1,300 (science: 732 to 1,300, 1,281,167 in all)
+SMALL = np.linspace(1299, 732, 105).astype(int)
+
+
+@pytest.fixture(scope="module")
+def specs():
+    return load(ROOT / "conf/base")
+
+
+def made(official, clusters=False):
+    """An index of these images of each class, by official split; mixed in file order, every image a file of its own."""
+    random = np.random.RandomState(0)
+    parts = [(name, random.permutation(np.repeat(np.arange(len(sizes)), sizes))) for name, sizes in official.items()]
+    labels = np.concatenate([own for _, own in parts])
+    image = [f"{name}{i:07d}" for name, own in parts for i in range(len(own))]
+    return pd.DataFrame(
+        {
+            "image": image,
+            "source": image,
+            "file": [str(i) for i in range(len(image))],
+            "label": labels,
+            "class_name": [f"class {label}" for label in labels],
+            "attribute": random.choice(6, len(labels), p=[0.36, 0.26, 0.15, 0.11, 0.07, 0.05]) if clusters else -1,
+            "official": np.repeat([name for name, _ in parts], [len(own) for _, own in parts]),
+        }
+    )
+
+
+def filled(total, classes, largest, smallest):
+    """Sizes of `classes` classes with this sum and these extremes, in no order."""
+    sizes = np.maximum(np.rint(largest * (smallest / largest) ** (np.arange(classes) / (classes - 1))), smallest)
+    sizes = sizes.astype(int)
+    while (missing := total - sizes.sum()) != 0:
+        free = np.flatnonzero((sizes < largest - 1) & (sizes > smallest + 1))[: abs(missing)]
+        sizes[free] += np.sign(missing)
+    return np.random.RandomState(0).permutation(sizes)
+
+
+def imagenet():
+    sizes = np.full(1000, 1300)
+    sizes[895:] = SMALL
+    while (missing := 1_281_167 - sizes.sum()) > 0:
+        sizes[np.flatnonzero((sizes < 1300) & (sizes > 732))[:missing]] += 1
+    return sizes
+
+
+def coco():
+    """188,426 patches of 29 classes, 65,000, 7,666 ... 1,358, of which a pool of the published 153,273 can be drawn.
+
+    The sizes between are made up. Class 20 has more patches than the pool wants of it, class 5 fewer.
+    """
+    flat = np.repeat([65_000, 7666, 4400, 1358], [1, 1, 26, 1])
+    steep = np.concatenate([[65_000], np.rint(np.linspace(7666, 1358, 28)).astype(int)])
+    sizes = np.rint(0.54 * flat + 0.46 * steep).astype(int)
+    sizes[20] += 188_426 - sizes.sum()
+    pool = np.minimum(exponential(64_600, 200, 29), sizes - 400)
+    sizes[[5, 20]] += np.array([1, -1]) * (153_273 - pool.sum())
+    index = made({"train": sizes})
+    positive = np.random.RandomState(1).rand(len(index), 24) < 0.2
+    index.attrs["attribute_names"] = [f"a{i}" for i in range(24)]
+    index.attrs["attribute_bits"] = base64.b64encode(np.packbits(positive, axis=1).tobytes()).decode()
+    return index
+
+
+def tiny():
+    return {"train": [500] * 200, "val": [50] * 200}
+
+
+MADE = {
+    "tiny_imagenet_lt": lambda spec: made(tiny()),
+    "tiny_imagenet_lt_10": lambda spec: made(tiny()),
+    "tiny_imagenet_lt_32px": lambda spec: made(tiny()),
+    "tiny_imagenet_glt": lambda spec: made(tiny(), clusters=True),
+    "tiny_imagenet_glt_32px": lambda spec: made(tiny(), clusters=True),
+    "imagenet_glt": lambda spec: made({"train": imagenet()}, clusters=True),
+    "imagenet_lt": lambda spec: made(
+        {"train": filled(115_846, 1000, 1280, 5), "val": [20] * 1000, "test": [50] * 1000}
+    ),
+    "places_lt": lambda spec: made(
+        {"train": spec.expect.class_counts["train"], "val": [20] * 365, "test": [100] * 365}
+    ),
+    "inaturalist2018": lambda spec: made({"train": filled(437_513, 8142, 1000, 2), "val": [3] * 8142}),
+    "mscoco_glt": lambda spec: coco(),
+    "image_folder": lambda spec: made({"": [100] * 10}),
+}
+
+
+def split_of(spec):
+    """The benchmark's split; clusters are those of the made-up index, no features are looked at."""
+    if spec.split.kind != "glt_clusters":
+        return spec.split
+    options = spec.split.options | {"clusters": {"count": spec.split.config().clusters.count}}
+    return spec.split.model_copy(update={"options": options})
+
+
+def cifar_files(folder, module, classes):
+    """The official binary files with pixels of one byte a channel: 60,000 labels, as often each as in the real ones."""
+    layout = module.LAYOUT
+    random = np.random.RandomState(0)
+    folder = folder / layout.folder
+    folder.mkdir(parents=True)
+    labels = np.concatenate([random.permutation(np.arange(n) % classes) for n in (50_000, 10_000)]).astype(np.uint8)
+    records = np.zeros((60_000, layout.labels + 3), np.uint8)
+    records[:, layout.labels - 1] = labels
+    files = [*layout.train, layout.test]
+    cuts = [10_000 * i for i in range(1, 6)] if len(files) == 6 else [50_000]
+    for name, part in zip(files, np.split(records, cuts), strict=True):
+        (folder / name).write_bytes(part.tobytes())
+    (folder / layout.names).write_text("".join(f"class{i}\n" for i in range(classes)))
+
+
+@pytest.fixture(scope="module")
+def manifests(specs, tmp_path_factory):
+    """manifests(name): the manifest of a benchmark, and the folder of its raw files; drawn once."""
+
+    @cache
+    def make(name):
+        spec, raw = specs[name], tmp_path_factory.mktemp(name)
+        if name in MADE:
+            index = MADE[name](spec)
+        elif name in CIFAR:
+            classes = spec.expect.classes
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(cifar, "PIXELS", 3)
+                cifar_files(raw, {10: cifar10, 100: cifar100}[classes], classes)
+                index = fetch(spec.source, raw)[0]
+        else:
+            index = fetch(spec.source, raw)[0]
+        return draw(index, spec.source, raw, split_of(spec)), raw
+
+    return make
+
+
+def violations(manifest, expect):
+    """What the gate's rules on the integers of `expect` find."""
+    ranks = expect.ranks or len(next(iter(expect.attribute_counts.values()), []))
+    return [
+        *rules.class_counts(manifest, expect.plain_counts(), expect.classes),
+        *rules.attribute_counts(manifest, expect.attribute_counts),
+        *rules.every_rank(manifest, expect.every_rank, ranks),
+        *rules.groups_of(manifest, **expect.groups.model_dump()),
+        *rules.every_class(manifest, expect.classes),
+    ]
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_split_of_a_benchmark_keeps_its_expectations(name, specs, manifests):
+    manifest = manifests(name)[0]
+    assert violations(manifest, specs[name].expect) == []
+    assert rules.disjoint(manifest) == rules.one_role(manifest) == rules.one_row(manifest) == []
+    assert rules.one_name(manifest) == []
+
+
+@pytest.mark.parametrize("change", [1, -1])
+@pytest.mark.parametrize("name", EACH)
+def test_every_integer_of_the_class_counts_is_looked_at(name, change, specs, manifests):
+    """All of them are changed at once, and each is a violation of its own, by name."""
+    manifest, expect = manifests(name)[0], specs[name].expect
+    for split, counts in expect.plain_counts().items():
+        if isinstance(counts, dict):
+            wrong = {key: value + change for key, value in counts.items() if value + change >= 0}
+            named = [f"{split} {key}: {counts[key]}, not {value}" for key, value in wrong.items()]
+        else:
+            wrong = [value + change for value in counts]
+            named = [f"{split} class {c}: {n} images, not {n + change}" for c, n in enumerate(counts)]
+        assert rules.class_counts(manifest, {split: wrong}, expect.classes) == named
+
+
+@pytest.mark.parametrize("change", [1, -1])
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_every_integer_of_the_attribute_counts_is_looked_at(name, change, specs, manifests):
+    manifest, expect = manifests(name)[0], specs[name].expect
+    assert expect.attribute_counts
+    for split, counts in expect.attribute_counts.items():
+        found = rules.attribute_counts(manifest, {split: [value + change for value in counts]})
+        assert found == [f"{split} attribute rank {r}: {n} images, not {n + change}" for r, n in enumerate(counts)]
+    assert rules.every_rank(manifest, expect.every_rank, 1 + max(map(len, expect.attribute_counts.values())))
+
+
+@pytest.mark.parametrize("border", ["many", "medium"])
+@pytest.mark.parametrize("change", [1, -1])
+@pytest.mark.parametrize("name", EACH)
+def test_a_border_of_the_groups_is_looked_at_where_a_class_is_at_it(name, change, border, specs, manifests):
+    """By rank a class always is; by count, the border of 100 and 20 images separates the same classes as 101 and 21
+    where no class has as many."""
+    manifest, expect = manifests(name)[0], specs[name].expect
+    splits = [expect.groups.split] if isinstance(expect.groups.split, str) else expect.groups.split
+    sizes = np.bincount(manifest.loc[manifest["split"].isin(splits), "label"], minlength=expect.classes)
+    wrong = expect.groups.model_copy(update={border: getattr(expect.groups, border) + change})
+    moved = (wrong.of(sizes) != expect.groups.of(sizes)).any()
+    assert bool(rules.groups_of(manifest, **wrong.model_dump())) == moved
+    assert moved or expect.groups.by == "count"
+
+
+@pytest.mark.parametrize("change", [1, -1])
+@pytest.mark.parametrize("name", EACH)
+def test_another_number_of_classes_is_refused(name, change, specs, manifests):
+    block = specs[name].expect.model_dump()
+    block["class_counts"] = specs[name].expect.plain_counts()
+    wrong = block | {"classes": block["classes"] + change}
+    try:
+        expect = parse(Expect, wrong, name)
+    except Refused as refused:
+        assert f"must state {wrong['classes']} classes" in refused.message
+    else:
+        assert validate(*manifests(name), expect)[0]["success"] is False
+
+
+@pytest.mark.parametrize("name", ["cifar10_lt", "tiny_imagenet_glt", "digits_glt"])
+def test_the_whole_gate_admits_a_benchmark_and_refuses_it_where_one_integer_is_another(name, specs, manifests):
+    (manifest, raw), expect = manifests(name), specs[name].expect
+    assert admit(manifest, validate(manifest, raw, expect)[0]) is manifest
+    split = next(iter(expect.class_counts))
+    counts = expect.plain_counts()
+    if isinstance(counts[split], dict):
+        counts[split] = counts[split] | {"total": counts[split]["total"] + 1}
+    else:
+        counts[split] = [*counts[split][:-1], counts[split][-1] + 1]
+    wrong = parse(Expect, expect.model_dump() | {"class_counts": counts}, name)
+    with pytest.raises(Refused, match=rf"expect_class_counts_to_equal: 1 violations, e\.g\. {split} "):
+        admit(manifest, validate(manifest, raw, wrong)[0])
+
+
+@pytest.mark.skipif(not REAL, reason="LTPIPE_TINY_IMAGENET does not name the unpacked tiny-imagenet-200")
+@pytest.mark.parametrize(
+    ("name", "pinned"), [("tiny_imagenet_lt", "14c79045b7f34f95"), ("tiny_imagenet_lt_10", "cc2a331a6749c471")]
+)
+def test_the_real_tiny_imagenet_is_the_pinned_split_and_passes_the_gate(name, pinned, specs, tmp_path):
+    spec = specs[name]
+    index = fetch(spec.source.model_copy(update={"options": {"root": REAL}}), tmp_path)[0]
+    manifest = draw(index, spec.source, tmp_path, spec.split)
+    assert fingerprint(manifest) == pinned
+    assert admit(manifest, validate(manifest, tmp_path, spec.expect)[0]) is manifest

@@ -1,0 +1,182 @@
+"""Splits are the same rows on every machine: the fingerprint of each kind, pinned; and one schema for all of them."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawing import draw
+
+from ltpipe.benchmark import load
+from ltpipe.data import splits as kinds
+from ltpipe.data.fetch import fetch
+from ltpipe.data.manifest import COLUMNS, GROUPS, ROLES, fingerprint
+from ltpipe.data.split import Split
+from ltpipe.specs import named
+
+ROOT = Path(__file__).resolve().parents[1]
+COUNT = {"by": "count", "many": 60, "medium": 20}
+RANK = {"by": "rank", "many": 2, "medium": 2}
+ATTRIBUTES = 21
+INTEGERS = ("row", "label", "attribute")
+
+
+def images(sizes=(200, 190, 170, 160, 150), test=20, seed=7):
+    """Classes mixed in file order; attribute: a cluster of 0..5; attrs: binary attributes, as COCO's patches have."""
+    random = np.random.RandomState(seed)
+    train = random.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    labels = np.concatenate([train, np.repeat(np.arange(len(sizes)), test)])
+    image = [f"image{i:05d}" for i in range(len(labels))]
+    positive = random.rand(len(labels), ATTRIBUTES) < random.dirichlet(np.ones(ATTRIBUTES), len(sizes))[labels] * 4
+    index = pd.DataFrame(
+        {
+            "image": image,
+            "source": image,
+            "file": [f"{name}.jpg" for name in image],
+            "label": labels,
+            "class_name": [f"class{label}" for label in labels],
+            "attribute": random.choice(6, len(labels), p=[0.05, 0.3, 0.1, 0.25, 0.1, 0.2]),
+            "official": np.where(np.arange(len(labels)) < len(train), "train", "test"),
+        }
+    )
+    index.attrs["attribute_names"] = [f"a{i}" for i in range(ATTRIBUTES)]
+    index.attrs["attribute_bits"] = base64.b64encode(np.packbits(positive, axis=1).tobytes()).decode()
+    return index
+
+
+def digits():
+    """The embedded source, whose images are drawn under each value of their attribute."""
+    return fetch(load(ROOT / "conf/base", ["digits_glt"])["digits_glt"].source, Path())[0]
+
+
+def tail(shape, val, **more):
+    return Split(kind="longtail", options={"profile": shape, "val": val, "groups": COUNT, **more})
+
+
+REST = {"cut": "rest", "per_class": 10}
+EXPONENTIAL = {"shape": "exponential", "largest": 150, "rho": 10}
+GLT = {
+    "sizes": "60 50 40 30 20",
+    "test_gbl": 3,
+    "test_cbl": [7, 2, 1],
+    "train_cbl": [14, 4, 2],
+    "test_glt": 30,
+    "val": 20,
+    "groups": RANK,
+}
+COCO = {"test": 10, "test_glt": 40, "val": 20, "largest": 150, "rho": 5, "train_cbl": 40, "groups": RANK}
+LISTED = {"train": {"role": "train", "official": "train"}, "test": {"role": "test", "official": "test"}}
+# name: index, split, fingerprint of the manifest
+CASES = {
+    "longtail exponential": (images, tail(EXPONENTIAL, REST), "cd18801886a7bc06"),
+    "longtail seed 1": (images, tail(EXPONENTIAL, REST, seed=1), "d15426034e75be64"),
+    "longtail step": (images, tail({"shape": "step", "largest": 150, "rho": 10}, REST), "bac554d7e7c29b53"),
+    "longtail pareto": (
+        images,
+        tail({"shape": "pareto", "largest": 150, "rho": 10, "power": 2}, REST),
+        "c5b1210e7842a225",
+    ),
+    "longtail list": (images, tail({"shape": "list", "sizes": "150 90 40 20 5"}, REST), "98a8525a5df7749e"),
+    "longtail natural": (
+        images,
+        tail({"shape": "natural"}, {"cut": "train", "fraction": 0.1}, classes="size"),
+        "17264e894256de32",
+    ),
+    "glt": (
+        digits,
+        Split(
+            kind="glt",
+            options={
+                "largest": 100,
+                "rho": 10,
+                "val": 24,
+                "test": 40,
+                "shares": [70, 20, 10],
+                "groups": RANK,
+                "seed": 0,
+            },
+        ),
+        "f05a272f71236360",
+    ),
+    "glt_clusters": (images, Split(kind="glt_clusters", options=GLT), "7c23b32206a97eca"),
+    "glt_clusters pool": (
+        images,
+        Split(kind="glt_clusters", options=GLT | {"pool": 230, "seed": 3}),
+        "a0e126c7acb848aa",
+    ),
+    "coco_glt": (images, Split(kind="coco_glt", options=COCO), "b1762eeb9b78884d"),
+    "official_lists": (
+        images,
+        Split(kind="official_lists", options={"splits": LISTED, "cut": {"per_class": 5}, "groups": COUNT}),
+        "e96083af5220ef3c",
+    ),
+    "stratified": (images, Split(kind="stratified", options={"groups": COUNT}), "6567ec8dfc775c4c"),
+    "stratified tail": (
+        images,
+        Split(kind="stratified", options={"groups": COUNT, "profile": EXPONENTIAL | {"largest": 90}}),
+        "73906af9609ffe54",
+    ),
+    "stratified official": (
+        images,
+        Split(kind="stratified", options={"groups": COUNT, "official": True}),
+        "6e88ca06b7e08b8d",
+    ),
+}
+
+
+def found(name):
+    make, split, _ = CASES[name]
+    return draw(make(), split)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_split_is_the_pinned_one(name):
+    assert fingerprint(found(name)) == CASES[name][2]
+
+
+def test_every_kind_of_split_is_pinned():
+    names = {path.stem for path in Path(kinds.__path__[0]).glob("[a-z]*.py")}
+    assert names == {split.kind for _, split, _ in CASES.values()}
+    assert all(hasattr(named("ltpipe.data.splits", name), "draw") for name in names)
+
+
+def test_a_split_does_not_depend_on_threads_nor_on_the_order_of_hashes():
+    """In a process of its own: libraries read the number of threads when they are loaded. This one has one."""
+    code = (
+        "import json, test_splits_golden as g; from ltpipe.data.manifest import fingerprint\n"
+        "print(json.dumps({name: fingerprint(g.found(name)) for name in g.CASES}))"
+    )
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "3")
+    environment = os.environ | variables | {"PYTHONHASHSEED": "2", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {name: pinned for name, (_, _, pinned) in CASES.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_split_has_the_schema(name):
+    manifest = found(name)
+    assert tuple(manifest.columns) == COLUMNS
+    assert {column: str(manifest[column].dtype) for column in INTEGERS} == dict.fromkeys(INTEGERS, "int64")
+    texts = manifest.drop(columns=list(INTEGERS))
+    assert texts.map(lambda value: isinstance(value, str)).all(axis=None)
+    assert set(manifest["role"]) <= set(ROLES)
+    assert set(manifest["group"]) <= set(GROUPS)
+    assert (manifest["id"] == manifest["split"] + "/" + manifest["image"]).all()
+    assert manifest.attrs == {}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("glt ")])
+def test_what_an_index_says_beside_its_columns_changes_no_split(name):
+    """File names and class names are no part of the draw."""
+    make, split, pinned = CASES[name]
+    index = make()
+    attrs = index.attrs
+    index = index.assign(file="elsewhere/" + index["file"], class_name="another " + index["class_name"])
+    index.attrs = attrs
+    assert fingerprint(draw(index, split)) == pinned
