@@ -1,5 +1,7 @@
 """The benchmark files: the papers' rows are all there, recipes are the published ones, expectations fit the splits."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -175,3 +177,14 @@ def test_a_drawn_manifest_keeps_the_expectations(benchmarks, name, classes, each
 
 def test_the_page_of_benchmarks_is_what_the_files_say(root):
     assert (root / "docs/benchmarks.md").read_text() == text(root), "run: python -m ltpipe.benchmark_docs"
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"), [("tiny_imagenet_lt_32px", "lt.accuracy.all"), ("tiny_imagenet_glt_32px", "glt.accuracy.all")]
+)
+def test_what_a_header_says_is_reached_is_what_was_accepted(root, name, metric):
+    runs = json.loads((root / f"conf/accepted/{name}.json").read_text())["runs"]
+    lines = " ".join(header(root / f"conf/base/parameters/{name}.yml"))
+    assert len(runs) == 3
+    for run, found in runs.items():
+        assert f"{run} {found['mean'][metric]:.1f} and {found['std'][metric]:.1f}" in lines

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from ltpipe.data.notice import keep
 from ltpipe.data.tables import Table
 from ltpipe.specs import Refused, Spec, named
 
@@ -65,9 +66,8 @@ def fetch(source: Source, raw: Path) -> tuple[Table, str]:
     index: Table = module.fetch(source.config(), raw)
     if list(index.columns) != list(COLUMNS):
         raise TypeError(f"{module.__name__}.fetch: columns {list(index.columns)}, not {list(COLUMNS)}")
-    log.info(
-        "%s: %d images of %d classes. %s", source.name, len(index), index["label"].nunique(), module.NOTICE.strip()
-    )
+    log.info("%s: %d images of %d classes", source.name, len(index), index["label"].nunique())
+    keep(module.NOTICE, source.name, raw)
     return index, module.NOTICE
 
 
