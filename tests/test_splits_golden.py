@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,8 @@ def images(sizes=(200, 190, 170, 160, 150), test=20, seed=7):
 
 def digits():
     """The embedded source, whose images are drawn under each value of their attribute."""
-    return fetch(load(ROOT / "conf/base", ["digits_glt"])["digits_glt"].source, Path())[0]
+    with TemporaryDirectory() as raw:
+        return fetch(load(ROOT / "conf/base", ["digits_glt"])["digits_glt"].source, Path(raw))[0]
 
 
 def tail(shape, val, **more):
