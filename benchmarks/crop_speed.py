@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ltpipe.methods.base import Augment
-from ltpipe.models.spec import Model
+from ltpipe.interface.phases import Augment
+from ltpipe.models.model import Model
 from ltpipe.training.determinism import generator
-from ltpipe.training.images import Images, augmented, normalise
+from ltpipe.training.images import SplitImages, augmented, normalise
 
 BATCH, PACKED, SIZE = 64, 256, 224
 MODEL = Model(backbone="resnet", image=SIZE)
@@ -59,10 +59,10 @@ def usual(data: Samples, device: torch.device, workers: int) -> Iterator[torch.T
         yield images.to(device, non_blocking=True)
 
 
-def ours(images: Images, repeat: int) -> Iterator[torch.Tensor]:
+def ours(images: SplitImages, repeat: int) -> Iterator[torch.Tensor]:
     """Batches as the loop makes them."""
     rows = torch.randperm(len(images.labels), generator=generator(torch.device("cpu"), repeat)).to(images.device)
-    for step, _, (pixels,) in images.ahead([[part] for part in rows.split(BATCH)], 0):
+    for step, _, (pixels,) in images.prefetch([[part] for part in rows.split(BATCH)], 0):
         drawn = augmented(pixels, AUGMENT, generator(images.device, repeat, step), SIZE)
         yield normalise(drawn, MODEL)
 
@@ -98,7 +98,7 @@ def main() -> None:
         np.save(Path(folder) / "images.npy", pixels)
         store = np.load(Path(folder) / "images.npy", mmap_mode="r")
         place = {"store": store, "rows": np.arange(len(labels)), "labels": labels, "groups": labels, "device": device}
-        splits = {"resident": Images.of(**place, resident=1e12), "stored": Images.of(**place, resident=0)}
+        splits = {"resident": SplitImages.of(**place, resident=1e12), "stored": SplitImages.of(**place, resident=0)}
         data = Samples(pixels)
         for repeat in range(asked.repeats + 1):
             for name, found in speeds.items():

@@ -33,15 +33,15 @@ import numpy as np
 import torch
 
 from ltpipe import methods
-from ltpipe.data.longtail import exponential
+from ltpipe.data.sampling.class_sizes import exponential
+from ltpipe.interface.streams import Problem
 from ltpipe.methods import ifl
-from ltpipe.methods.base import Problem
+from ltpipe.models.model import Model
 from ltpipe.models.network import Output
-from ltpipe.models.spec import Model
-from ltpipe.runs import Choice, Run
+from ltpipe.recipe.run import Choice, Run
+from ltpipe.recipe.schedule import Schedule
 from ltpipe.training import determinism, loop, optimiser
-from ltpipe.training.images import Images
-from ltpipe.training.schedule import Schedule
+from ltpipe.training.images import SplitImages
 
 BATCH, CLASSES, SIDE = 128, 100, 32
 MODEL = Model(backbone="resnet32", image=SIDE)
@@ -51,11 +51,11 @@ OPTIONS: dict[str, dict[str, Any]] = {"ifl": {"centre_from": [0], "centre_weight
 NAMES = sorted(module.name for module in iter_modules(methods.__path__) if module.name != "base")
 
 
-def split(device: torch.device) -> Images:
+def split(device: torch.device) -> SplitImages:
     """CIFAR-100-LT's class sizes at rho 100, and noise for pixels."""
     labels = np.repeat(np.arange(CLASSES), exponential(500, 100, CLASSES))
     pixels = np.random.RandomState(0).randint(0, 256, (len(labels), SIDE, SIDE, 3)).astype(np.uint8)
-    return Images.of(pixels, np.arange(len(labels)), labels, np.zeros_like(labels), device, resident=8e9)
+    return SplitImages.of(pixels, np.arange(len(labels)), labels, np.zeros_like(labels), device, resident=8e9)
 
 
 def begins_later(choice: Choice, problem: Problem) -> bool:
@@ -71,7 +71,7 @@ class Subject:
     trains: whether there is a phase at all.
     """
 
-    def __init__(self, name: str, images: Images) -> None:
+    def __init__(self, name: str, images: SplitImages) -> None:
         choice = {"method": name, "options": OPTIONS.get(name, {})}
         start = "ce" if begins_later(Choice(**choice), Problem(images.labels.cpu().numpy(), CLASSES)) else None
         run = Run(split="train", start_from=start, **choice)
@@ -96,7 +96,7 @@ class Subject:
 
     def pixels(self) -> list[torch.Tensor]:
         """Of the step's images, as the loop is given them."""
-        ((_, _, found),) = self.task.train.ahead([self.rows], 0)
+        ((_, _, found),) = self.task.train.prefetch([self.rows], 0)
         return found
 
     def own(self) -> None:

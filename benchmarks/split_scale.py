@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 
 from ltpipe.benchmark import load
-from ltpipe.data.expectations import Expect, validate
-from ltpipe.data.fetch import Source
+from ltpipe.data.checks.validate import Expect, validate
+from ltpipe.data.source import Source
 from ltpipe.data.split import Split, draw
 
 ROOT = Path(__file__).parents[1]

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ltpipe.methods.base import Augment, Problem, Stream
-from ltpipe.models.spec import Model
-from ltpipe.runs import Run, build
+from ltpipe.interface.phases import Augment
+from ltpipe.interface.streams import Problem, Stream
+from ltpipe.models.model import Model
+from ltpipe.recipe.run import Run, build
 from ltpipe.training.determinism import generator
 from ltpipe.training.images import augmented, normalise
 from ltpipe.training.loop import forward

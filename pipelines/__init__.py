@@ -1,38 +1,36 @@
-"""The graph: one module a stage, wiring only; the folder listing is the pipeline.
+"""The graph: one module for each stage, wiring only; the list of files is the pipeline.
 
-A benchmark differs from another by its parameters, not by its code, so `benchmark` builds the graph of any of them:
-fetch and split once, then every run and every seed in a namespace of its own, then the judgement.
+Benchmarks differ by their parameters, not by code: `benchmark` builds the graph of any of them. Fetch, cluster and
+split run once, then every run and every seed in its own namespace, then the judgement.
 
-    <benchmark>                 fetch, split, judge, report, gate
+    <benchmark>                 parameters, fetch, cluster, split, judge, report, gate
     <benchmark>.<run>.<seed>    train, export, evaluate
 """
 
-from functools import partial, update_wrapper
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kedro.pipeline import Pipeline
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from pipelines import cluster, evaluate, export, fetch, gate, parameters, report, split, train
 
+if TYPE_CHECKING:
     from ltpipe.benchmark import Benchmark
 
 
-def bind(function: "Callable[..., Any]", **constants: Any) -> "Callable[..., Any]":
-    """`function` with some keyword arguments fixed, under its own name and annotations (Kedro reads both)."""
-    return update_wrapper(partial(function, **constants), function)
-
-
 def benchmark(name: str, spec: "Benchmark") -> Pipeline:
-    """The whole graph of one benchmark."""
-    from pipelines import evaluate, export, fetch, gate, report, split, train
-
-    parts = [fetch.create(name, spec.source.name), split.create(name, spec.source.name)]
+    """Return the whole graph of one benchmark."""
+    source, index = spec.source.name, f"{name}.index"
+    parts = [parameters.create(name), fetch.create(name, source)]
+    if spec.cluster is not None:
+        start = {"checkpoint": f"{spec.cluster.start_from}.checkpoint"} if spec.cluster.start_from else {}
+        parts.append(cluster.create(name, source, start))
+        index = f"{name}.clustered"
+    parts.append(split.create(name, source, index))
     for run, row in spec.runs.items():
         for seed in spec.seeds_of(run):
-            start = row.train.start_from
-            inputs = {"start": f"{name}.{start}.{seed}.checkpoint"} if start else {}
-            parts += [train.create(name, run, seed, inputs), export.create(name, run, seed)]
+            from_run = row.train.start_from
+            start = {"start": f"{name}.{from_run}.{seed}.checkpoint"} if from_run else {}
+            parts += [train.create(name, run, seed, start), export.create(name, run, seed)]
             parts += [evaluate.create(name, run, seed)]
     parts += [report.create(name, {run: spec.seeds_of(run) for run in spec.runs}), gate.create(name)]
     return Pipeline(parts)

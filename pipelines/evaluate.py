@@ -2,12 +2,12 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from ltpipe.evaluation.metrics import measure
-from ltpipe.predict import predict
+from ltpipe.evaluation.metrics.measure import measure
+from ltpipe.serving.session import predict
 
 
 def create(name: str, run: str, seed: str) -> Pipeline:
-    """The stage of one cell."""
+    """Return the stage of one cell."""
     cell = f"{name}.{run}.{seed}"
     tags = ["evaluate", "measure"]
     models = [f"{cell}.onnx", f"{name}.manifest", f"{name}.images"]

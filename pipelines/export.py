@@ -2,11 +2,11 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from ltpipe.export import export
+from ltpipe.serving.export import export
 
 
 def create(name: str, run: str, seed: str) -> Pipeline:
-    """The stage of one cell."""
+    """Return the stage of one cell."""
     cell = f"{name}.{run}.{seed}"
     inputs = {
         "checkpoint": f"{cell}.checkpoint",

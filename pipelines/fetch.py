@@ -6,7 +6,6 @@ from ltpipe.data.fetch import fetch
 
 
 def create(name: str, source: str) -> Pipeline:
-    """The stage of one benchmark. source: names the folder of raw files, which benchmarks share."""
-    tags = ["fetch", "data"]
+    """Return the stage of one benchmark. source: names the folder of raw files, which benchmarks share."""
     inputs, outputs = [f"params:{name}.source", f"raw_{source}"], [f"{name}.index", f"{name}.notice"]
-    return Pipeline([Node(fetch, inputs, outputs, name="fetch", tags=tags, namespace=name)])
+    return Pipeline([Node(fetch, inputs, outputs, name="fetch", tags=["fetch", "data"], namespace=name)])

@@ -6,6 +6,6 @@ from ltpipe.evaluation.judge import gate
 
 
 def create(name: str) -> Pipeline:
-    """The stage of one benchmark."""
+    """Return the stage of one benchmark."""
     inputs = [f"{name}.verdict", f"{name}.report"]
     return Pipeline([Node(gate, inputs, None, name="gate", tags="gate", namespace=name)])

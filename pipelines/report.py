@@ -7,7 +7,7 @@ from ltpipe.evaluation.report import report
 
 
 def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
-    """The stage of one benchmark. runs: run -> its seeds."""
+    """Return the stage of one benchmark. runs: run -> its seeds."""
     tags = ["report", "judge"]
     summaries = [
         Node(
@@ -23,7 +23,7 @@ def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
     blocks = [f"{name}.manifest", f"{name}.accepted", f"params:{name}.gate", f"params:{name}.evaluate"]
     judged = [*blocks, *(f"{name}.{run}.summary" for run in runs)]
     cells = [f"{name}.{run}.{seed}.{table}" for table in ("details", "log") for run in runs for seed in runs[run]]
-    shown = [f"{name}.verdict", f"{name}.validation", f"params:{name}.order", *cells]
+    shown = [f"{name}.verdict", f"{name}.validation", f"params:{name}.claims", *cells]
     return Pipeline(
         [
             *summaries,

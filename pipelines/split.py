@@ -1,21 +1,19 @@
-"""split: draw a manifest, validate it, admit it, pack its images; a refused manifest leaves its report and no more."""
+"""split: draw a manifest, validate it, admit it, pack its images. A refused manifest leaves only its report."""
 
 from kedro.pipeline import Node, Pipeline
 
-from ltpipe.data.expectations import validate
-from ltpipe.data.fetch import pack
+from ltpipe.data.checks.validate import validate
+from ltpipe.data.pack import pack
 from ltpipe.data.split import admit, draw
 
 
-def create(name: str, source: str) -> Pipeline:
-    """The stage of one benchmark. source: names the folder of raw files."""
+def create(name: str, source: str, index: str) -> Pipeline:
+    """Return the stage of one benchmark. source: names the folder of raw files. index: the dataset to draw from."""
     candidate, validation = f"{name}.candidate", f"{name}.validation"
     manifest, tags = f"{name}.manifest", ["split", "data"]
-    images = [f"params:{name}.source", f"raw_{source}"]
-    drawn = [f"{name}.index", *images, f"params:{name}.split"]
     return Pipeline(
         [
-            Node(draw, drawn, candidate, name="draw", tags=tags, namespace=name),
+            Node(draw, [index, f"params:{name}.split"], candidate, name="draw", tags=tags, namespace=name),
             Node(
                 validate,
                 [candidate, f"raw_{source}", f"params:{name}.expect"],
@@ -25,6 +23,13 @@ def create(name: str, source: str) -> Pipeline:
                 namespace=name,
             ),
             Node(admit, [candidate, validation], manifest, name="admit", tags=tags, namespace=name),
-            Node(pack, [manifest, *images], f"{name}.images", name="pack", tags=tags, namespace=name),
+            Node(
+                pack,
+                [manifest, f"params:{name}.source", f"raw_{source}"],
+                f"{name}.images",
+                name="pack",
+                tags=tags,
+                namespace=name,
+            ),
         ]
     )

@@ -1,14 +1,17 @@
 """train: one run with one seed."""
 
+from functools import partial, update_wrapper
+
 from kedro.pipeline import Node, Pipeline
 
 from ltpipe.training.train import train
-from pipelines import bind
 
 
 def create(name: str, run: str, seed: str, start: dict[str, str]) -> Pipeline:
-    """The stage of one cell. start: {"start": checkpoint of another run}, or empty."""
+    """Return the stage of one cell. start: {"start": checkpoint of another run}, or empty."""
     cell = f"{name}.{run}.{seed}"
+    # under its own name and annotations, because Kedro reads both
+    train_cell = update_wrapper(partial(train, cell=cell), train)
     inputs = {
         "manifest": f"{name}.manifest",
         "images": f"{name}.images",
@@ -20,4 +23,4 @@ def create(name: str, run: str, seed: str, start: dict[str, str]) -> Pipeline:
         **start,
     }
     outputs = [f"{cell}.checkpoint", f"{cell}.log"]
-    return Pipeline([Node(bind(train, cell=cell), inputs, outputs, name="train", tags="train", namespace=cell)])
+    return Pipeline([Node(train_cell, inputs, outputs, name="train", tags="train", namespace=cell)])

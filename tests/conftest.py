@@ -21,13 +21,14 @@ import yaml
 from hypothesis import settings
 
 from ltpipe.benchmark import load
-from ltpipe.data.expectations import validate
-from ltpipe.data.fetch import fetch, pack
-from ltpipe.data.manifest import class_names, fingerprint
+from ltpipe.data.checks.validate import validate
+from ltpipe.data.fetch import fetch
+from ltpipe.data.pack import pack
 from ltpipe.data.split import draw
 from ltpipe.evaluation.baseline import baseline
-from ltpipe.evaluation.metrics import measure
-from ltpipe.runs import Run
+from ltpipe.evaluation.metrics.measure import measure
+from ltpipe.recipe.run import Run
+from ltpipe.storage.manifest import class_names, fingerprint
 
 # the same cases on every machine and in every run
 settings.register_profile("ltpipe", derandomize=True, deadline=None, database=None)
@@ -84,7 +85,7 @@ def index(spec, raw):
 @pytest.fixture(scope="session")
 def manifest(index, spec, raw):
     """The default manifest; a test that changes it takes a copy."""
-    return draw(index, spec.source, raw, spec.split)
+    return draw(index, spec.split)
 
 
 @pytest.fixture(scope="session")

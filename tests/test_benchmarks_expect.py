@@ -15,14 +15,15 @@ import pandas as pd
 import pytest
 
 from ltpipe.benchmark import load
-from ltpipe.data import cifar, rules
-from ltpipe.data.expectations import Expect, validate
+from ltpipe.config.spec import Refused, parse
+from ltpipe.data.acquire import cifar_binary
+from ltpipe.data.checks import rules
+from ltpipe.data.checks.validate import Expect, validate
 from ltpipe.data.fetch import fetch
-from ltpipe.data.longtail import exponential
-from ltpipe.data.manifest import fingerprint
+from ltpipe.data.sampling.class_sizes import exponential
 from ltpipe.data.sources import cifar10, cifar100
 from ltpipe.data.split import admit, draw
-from ltpipe.specs import Refused, parse
+from ltpipe.storage.manifest import fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "conf/base/parameters").glob("*.yml"))
@@ -119,14 +120,6 @@ MADE = {
 }
 
 
-def split_of(spec):
-    """The benchmark's split; clusters are those of the made-up index, no features are looked at."""
-    if spec.split.kind != "glt_clusters":
-        return spec.split
-    options = spec.split.options | {"clusters": {"count": spec.split.config().clusters.count}}
-    return spec.split.model_copy(update={"options": options})
-
-
 def cifar_files(folder, module, classes):
     """The official binary files with pixels of one byte a channel: 60,000 labels, as often each as in the real ones."""
     layout = module.LAYOUT
@@ -155,12 +148,12 @@ def manifests(specs, tmp_path_factory):
         elif name in CIFAR:
             classes = spec.expect.classes
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cifar, "PIXELS", 3)
+                patch.setattr(cifar_binary, "PIXELS", 3)
                 cifar_files(raw, {10: cifar10, 100: cifar100}[classes], classes)
                 index = fetch(spec.source, raw)[0]
         else:
             index = fetch(spec.source, raw)[0]
-        return draw(index, spec.source, raw, split_of(spec)), raw
+        return draw(index, spec.split), raw
 
     return make
 
@@ -262,6 +255,6 @@ def test_the_whole_gate_admits_a_benchmark_and_refuses_it_where_one_integer_is_a
 def test_the_real_tiny_imagenet_is_the_pinned_split_and_passes_the_gate(name, pinned, specs, tmp_path):
     spec = specs[name]
     index = fetch(spec.source.model_copy(update={"options": {"root": REAL}}), tmp_path)[0]
-    manifest = draw(index, spec.source, tmp_path, spec.split)
+    manifest = draw(index, spec.split)
     assert fingerprint(manifest) == pinned
     assert admit(manifest, validate(manifest, tmp_path, spec.expect)[0]) is manifest

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from drawing import draw
 
 from ltpipe.benchmark import load
-from ltpipe.benchmark_docs import header, text
-from ltpipe.data.longtail import exponential
+from ltpipe.data.sampling.class_sizes import exponential
+from ltpipe.data.split import draw
 from ltpipe.data.splits.longtail import Val
+from ltpipe.pages.benchmarks import header, text
 
 # the rows of the three papers' pages: benchmark, run, value in percent (errors as 100 - error), a target or not
 ROWS = [
@@ -163,7 +163,7 @@ def test_published_totals(benchmarks):
     ("name", "classes", "each", "test"), [("cifar100_lt", 100, 500, "test"), (TINY[0], 200, 500, "val")]
 )
 def test_a_drawn_manifest_keeps_the_expectations(benchmarks, name, classes, each, test):
-    from ltpipe.data import rules
+    from ltpipe.data.checks import rules
 
     labels = np.concatenate([np.repeat(np.arange(classes), each), np.repeat(np.arange(classes), 10_000 // classes)])
     image = [f"{i:06d}" for i in range(len(labels))]
@@ -178,7 +178,7 @@ def test_a_drawn_manifest_keeps_the_expectations(benchmarks, name, classes, each
 
 
 def test_the_page_of_benchmarks_is_what_the_files_say(root):
-    assert (root / "docs/benchmarks.md").read_text() == text(root), "run: python -m ltpipe.benchmark_docs"
+    assert (root / "docs/benchmarks.md").read_text() == text(root), "run: python -m ltpipe.pages.benchmarks"
 
 
 @pytest.mark.parametrize(

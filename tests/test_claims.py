@@ -2,7 +2,7 @@
 
 import pytest
 
-from ltpipe.evaluation.claims import Claims, hold
+from ltpipe.evaluation.claims import Claims, check_claims
 
 CLAIM = {"better": "ifl", "than": "ce", "metric": "glt.accuracy.all", "source": "a paper"}
 
@@ -13,7 +13,7 @@ def summary(run: str, values: list[float], seeds: list[int]) -> dict:
 
 def row(better: list[float], than: list[float], seeds: tuple[list[int], list[int]] = ([0, 1, 2], [0, 1, 2])) -> dict:
     summaries = [summary("ifl", better, seeds[0]), summary("ce", than, seeds[1])]
-    return hold(Claims(claims=[CLAIM]), summaries)[0]
+    return check_claims(Claims((CLAIM,)), summaries)[0]
 
 
 def test_a_difference_is_paired_by_seed_and_has_its_standard_error():
@@ -42,8 +42,8 @@ def test_one_common_seed_is_never_conclusive():
 
 
 def test_a_run_that_was_not_measured_is_said_to_be_missing():
-    assert hold(Claims(claims=[CLAIM]), [summary("ce", [80.0], [0])])[0]["verdict"] == "not measured"
+    assert check_claims(Claims((CLAIM,)), [summary("ce", [80.0], [0])])[0]["verdict"] == "not measured"
 
 
 def test_no_claims_make_no_rows():
-    assert hold(Claims(), [summary("ce", [80.0], [0])]) == []
+    assert check_claims(Claims(), [summary("ce", [80.0], [0])]) == []

@@ -1,4 +1,4 @@
-"""Clusters of a class's images: the same for any number of threads, cached by content, and what must be refused."""
+"""The stage `cluster`: the same clusters for any number of threads, cached by content, and what must be refused."""
 
 from pathlib import Path
 
@@ -6,12 +6,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ltpipe.data.clusters import Clusters, Features, key, kmeans
-from ltpipe.data.fetch import Images, Source
-from ltpipe.specs import Refused, parse
+from ltpipe.clustering.cluster import Clusters, cache_key, cached_clusters, cluster
+from ltpipe.clustering.kmeans import cluster_classes
+from ltpipe.config.spec import Refused, parse
+from ltpipe.data.source import Source
+from ltpipe.data.split import Split, draw
 
 SETTINGS = {"count": 3, "restarts": 2, "seed": 25}
-IMAGES = Images(Source(name="digits", size=16), Path("no folder"))
+SOURCE, RAW = Source(name="digits", size=16), Path("no folder")
+CELL = "digits_glt.ce.s0"
+SPLIT = {
+    "clusters": 3,
+    "sizes": "10x8",
+    "test_gbl": 1,
+    "test_cbl": [2, 1, 1],
+    "train_cbl": [2, 1, 1],
+    "test_glt": 5,
+    "val": 5,
+    "groups": {"by": "rank", "many": 2, "medium": 2},
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +37,20 @@ def data():
     return features, labels, blobs
 
 
-def index_of(labels, attribute=-1):
-    return pd.DataFrame(
-        {"label": labels, "attribute": attribute, "official": "train", "file": [f"{i}" for i in labels]}
-    )
+def index_of(labels, attribute=-1, official="train"):
+    names = [f"{number:03d}" for number in range(len(labels))]
+    columns = {"image": names, "source": names, "file": names, "label": labels, "class_name": "c"}
+    return pd.DataFrame(columns | {"attribute": attribute, "official": official})
+
+
+def half_official(labels):
+    """An index of which every second row, from the first, is of the official split train."""
+    return index_of(labels, official=np.where(np.arange(len(labels)) % 2 == 0, "train", "val"))
 
 
 def test_separated_groups_are_found(data):
     features, labels, blobs = data
-    found = kmeans(features, labels, **SETTINGS)
+    found = cluster_classes(features, labels, **SETTINGS)
     for label in range(8):
         pairs = set(zip(found[labels == label], blobs[labels == label], strict=True))
         assert len(pairs) == 3
@@ -41,24 +59,26 @@ def test_separated_groups_are_found(data):
 def test_clusters_do_not_depend_on_threads(data):
     features, labels, _ = data
     noise = np.random.RandomState(1).rand(*features.shape).astype(np.float32)
-    one, four = (kmeans(noise, labels, **SETTINGS, threads=threads) for threads in (1, 4))
+    one, four = (cluster_classes(noise, labels, **SETTINGS, threads=threads) for threads in (1, 4))
     assert (one == four).all()
 
 
 def test_a_class_is_clustered_by_itself(data):
     features, labels, _ = data
     alone = labels < 4
-    assert (kmeans(features, labels, **SETTINGS)[alone] == kmeans(features[alone], labels[alone], **SETTINGS)).all()
+    whole = cluster_classes(features, labels, **SETTINGS)
+    assert (whole[alone] == cluster_classes(features[alone], labels[alone], **SETTINGS)).all()
 
 
 def test_integers_are_clustered_as_numbers(data):
     features, labels, _ = data
     pixels = np.clip(np.rint(features), 0, 255).astype(np.uint8)
-    assert (kmeans(pixels, labels, **SETTINGS) == kmeans(pixels.astype(np.float32), labels, **SETTINGS)).all()
+    as_numbers = cluster_classes(pixels.astype(np.float32), labels, **SETTINGS)
+    assert (cluster_classes(pixels, labels, **SETTINGS) == as_numbers).all()
 
 
 def test_identical_images_are_no_error():
-    found = kmeans(np.zeros((12, 4), np.float32), np.repeat([0, 1], 6), **SETTINGS)
+    found = cluster_classes(np.zeros((12, 4), np.float32), np.repeat([0, 1], 6), **SETTINGS)
     assert (found == 0).all()
 
 
@@ -66,17 +86,33 @@ def test_a_class_with_fewer_images_than_clusters_is_refused(data):
     features, labels, _ = data
     keep = (labels != 2) | (np.cumsum(labels == 2) <= 2)
     with pytest.raises(Refused, match="1 classes are too small for 3 clusters: class 2 has 2 images"):
-        kmeans(features[keep], labels[keep], **SETTINGS)
+        cluster_classes(features[keep], labels[keep], **SETTINGS)
 
 
-def test_the_key_depends_on_features_labels_and_settings(data):
+def test_a_class_without_images_changes_no_other_class(data):
+    features, labels, _ = data
+    keep = labels != 2
+    whole = cluster_classes(features, labels, **SETTINGS)
+    assert (cluster_classes(features[keep], labels[keep], **SETTINGS) == whole[keep]).all()
+
+
+def test_features_that_are_no_numbers_are_refused(data):
+    features, labels, _ = data
+    wrong = features.copy()
+    wrong[7, 1] = np.nan
+    with pytest.raises(Refused, match="NaN or infinite"):
+        cluster_classes(wrong, labels, **SETTINGS)
+
+
+def test_the_cache_key_depends_on_features_labels_and_settings(data):
     features, labels, _ = data
     other = features.copy()
     other[-1, -1] += 1
-    keys = [key(features, labels, SETTINGS), key(other, labels, SETTINGS), key(features, labels[::-1], SETTINGS)]
-    keys += [key(features, labels, SETTINGS | {"seed": 1}), key(features.astype(np.float64), labels, SETTINGS)]
+    keys = [cache_key(features, labels, SETTINGS), cache_key(other, labels, SETTINGS)]
+    keys += [cache_key(features, labels[::-1], SETTINGS), cache_key(features, labels, SETTINGS | {"seed": 1})]
+    keys += [cache_key(features.astype(np.float64), labels, SETTINGS)]
     assert len(set(keys)) == 5
-    assert key(features.copy(), labels.copy(), dict(SETTINGS)) == keys[0]
+    assert cache_key(features.copy(), labels.copy(), dict(SETTINGS)) == keys[0]
 
 
 @pytest.fixture
@@ -91,62 +127,123 @@ def block(folder, **changes):
     return Clusters(**{**options, **changes})
 
 
+def attribute(index, clusters):
+    """The column that the stage makes."""
+    return cluster(index, SOURCE, RAW, clusters)["attribute"].to_numpy()
+
+
 def test_features_from_a_file_are_clustered_once(data, stored, monkeypatch):
     features, labels, _ = data
-    rows = np.arange(len(labels))
-    first = block(stored).of(index_of(labels), rows, IMAGES)
-    assert (first == kmeans(features, labels, **SETTINGS)).all()
+    first = attribute(index_of(labels), block(stored))
+    assert (first == cluster_classes(features, labels, **SETTINGS)).all()
     assert len(list((stored / "cache").iterdir())) == 1
-    monkeypatch.setattr("ltpipe.data.clusters.kmeans", None)
-    assert (block(stored).of(index_of(labels), rows, IMAGES) == first).all()
+    monkeypatch.setattr("ltpipe.clustering.cluster.cluster_classes", None)
+    assert (attribute(index_of(labels), block(stored)) == first).all()
+    again = cached_clusters(features, labels, block(stored), stored / "cache")
+    assert again.dtype == np.int64 and (again == first).all()
+
+
+def test_without_a_cache_the_clusters_are_the_same_and_nothing_is_written(data, stored):
+    before = sorted(stored.iterdir())
+    found = attribute(index_of(data[1]), block(stored, cache=None))
+    assert sorted(stored.iterdir()) == before
+    assert (found == attribute(index_of(data[1]), block(stored))).all()
+
+
+def test_the_stage_sets_the_attribute_of_the_official_rows_and_changes_no_other_column(data, stored):
+    features, labels, _ = data
+    index = half_official(labels)
+    before = index.copy()
+    found = cluster(index, SOURCE, RAW, block(stored))
+    train = (index["official"] == "train").to_numpy()
+    assert (found.loc[train, "attribute"] == cluster_classes(features[train], labels[train], **SETTINGS)).all()
+    assert sorted(found.loc[train, "attribute"].unique()) == [0, 1, 2]
+    assert (found.loc[~train, "attribute"] == -1).all()
+    assert found["attribute"].dtype == np.int64
+    pd.testing.assert_frame_equal(found.assign(attribute=-1), before)
+    pd.testing.assert_frame_equal(index, before)
+
+
+def test_a_former_attribute_is_replaced(data, stored):
+    labels = data[1]
+    known = half_official(labels).assign(attribute=7)
+    assert (attribute(known, block(stored)) == attribute(half_official(labels), block(stored))).all()
+
+
+def test_the_official_split_is_an_option(data, stored):
+    labels = data[1]
+    found = attribute(half_official(labels), block(stored, official="val"))
+    assert (found[::2] == -1).all() and sorted(set(found[1::2])) == [0, 1, 2]
+    with pytest.raises(Refused, match="no image of the official split 'test'; it has: 'train', 'val'"):
+        attribute(half_official(labels), block(stored, official="test"))
 
 
 def test_features_may_be_of_the_whole_index_or_of_its_official_rows(data, stored):
     features, labels, _ = data
-    rows = np.arange(0, len(labels), 2)
-    whole = block(stored).of(index_of(labels), rows, IMAGES)
-    np.save(stored / "features.npy", features[rows])
-    assert (block(stored).of(index_of(labels), rows, IMAGES) == whole).all()
+    whole = attribute(half_official(labels), block(stored))
+    np.save(stored / "features.npy", features[::2])
+    assert (attribute(half_official(labels), block(stored)) == whole).all()
 
 
 def test_features_of_another_number_of_images_are_refused(data, stored):
     features, labels, _ = data
     np.save(stored / "features.npy", features[:100])
-    with pytest.raises(
-        Refused, match="is 100 x 5, not D numbers for each of the index's 480 rows, nor of the 480 rows"
-    ):
-        block(stored).of(index_of(labels), np.arange(480), IMAGES)
+    message = "is 100 x 5, not D numbers for each of the 480 rows of the index, nor of the {} rows to be clustered"
+    for index, rows in ((index_of(labels), 480), (half_official(labels), 240)):
+        with pytest.raises(Refused, match=message.format(rows)):
+            attribute(index, block(stored))
 
 
 def test_features_that_are_not_there_are_refused(data, tmp_path):
-    with pytest.raises(Refused, match="cannot read the features"):
-        block(tmp_path).of(index_of(data[1]), np.arange(480), IMAGES)
-
-
-def test_the_attribute_of_the_index_may_be_the_cluster(data):
-    _, labels, blobs = data
-    assert (Clusters(count=3).of(index_of(labels, blobs), np.arange(480), IMAGES) == blobs).all()
-
-
-def test_an_index_without_attribute_is_refused_with_the_other_ways(data):
-    with pytest.raises(Refused, match=r"480 have none .* features may also be pixels, file, torchvision or checkpoint"):
-        Clusters(count=3).of(index_of(data[1]), np.arange(480), IMAGES)
-
-
-def test_features_that_are_no_numbers_are_refused(data):
-    features, labels, _ = data
-    wrong = features.copy()
-    wrong[7, 1] = np.nan
-    with pytest.raises(Refused, match="NaN or infinite"):
-        kmeans(wrong, labels, **SETTINGS)
+    with pytest.raises(Refused, match=r"cannot read .*features\.npy"):
+        attribute(index_of(data[1]), block(tmp_path))
 
 
 def test_pixels_come_from_the_source(index):
     few = index.iloc[:360].reset_index(drop=True).assign(label=0)
     features = {"name": "pixels", "options": {"size": 16}}
-    found = Clusters(features=features, count=6, restarts=2, cache=None).of(few, np.arange(360), IMAGES)
+    found = attribute(few, Clusters(features=features, official="", count=6, restarts=2, cache=None))
     # the schemes differ by far more than the digits: pixels see nothing else
     assert len(set(zip(found, few["attribute"], strict=True))) == 6
+
+
+def test_the_split_needs_no_clusters_if_the_index_has_attributes(data):
+    """A rank of a class is one of its attributes, the most frequent one first."""
+    _, labels, blobs = data
+    index = index_of(labels, blobs)
+    drawn = draw(index, Split(kind="glt_clusters", options=SPLIT))
+    ranks = drawn[["image", "attribute"]].rename(columns={"attribute": "rank"})
+    own = ranks.merge(index[["image", "label", "attribute"]], on="image")
+    for label, rows in own.groupby("label"):
+        sizes = np.bincount(blobs[labels == label])
+        assert set(rows["rank"]) == {0, 1, 2}
+        assert (np.argsort(-sizes, kind="stable")[rows["rank"]] == rows["attribute"]).all()
+
+
+def test_the_split_is_drawn_from_the_clusters_of_its_official_rows(data, stored):
+    clustered = cluster(half_official(data[1]), SOURCE, RAW, block(stored))
+    drawn = draw(clustered, Split(kind="glt_clusters", options=SPLIT))
+    pairs = drawn.merge(clustered[["image", "attribute", "official"]], on="image", suffixes=("", "_cluster"))
+    assert len(pairs) == len(drawn) and (pairs["official"] == "train").all()
+    assert (pairs.groupby(["label", "attribute"])["attribute_cluster"].nunique() == 1).all()
+
+
+def test_the_split_refuses_an_index_without_attributes_and_names_the_other_ways(data):
+    message = (
+        r"every image needs a cluster of 0\.\.2 \(option clusters\); 480 have none \(image 000: attribute -1\): "
+        "add a block cluster to the benchmark, or take a source whose images have attributes"
+    )
+    with pytest.raises(Refused, match=message):
+        draw(index_of(data[1]), Split(kind="glt_clusters", options=SPLIT))
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_the_split_refuses_an_attribute_outside_its_clusters(data, wrong):
+    _, labels, blobs = data
+    index = index_of(labels, blobs)
+    index.loc[[5, 9], "attribute"] = wrong
+    with pytest.raises(Refused, match=rf"2 have none \(image 005: attribute {wrong}\)"):
+        draw(index, Split(kind="glt_clusters", options=SPLIT))
 
 
 @pytest.mark.parametrize(
@@ -154,24 +251,67 @@ def test_pixels_come_from_the_source(index):
     [
         (
             {"name": "network"},
-            "no 'network' in ltpipe.features; valid names: attribute, checkpoint, file, pixels",
+            "features.name: Value error, no 'network' in ltpipe.features; valid names: checkpoint, file, pixels, "
+            "torchvision",
         ),
+        ({"name": "attribute"}, "no 'attribute' in ltpipe.features; valid names: checkpoint, file, pixels"),
+        ({}, "features.name: Field required"),
         ({"name": "pixels", "options": {"sise": 16}}, "unknown key sise; valid keys: size"),
         ({"name": "file", "options": {"path": "features.pt"}}, "a path that ends in .npy, not 'features.pt'"),
-        ({"name": "file"}, "path\n  Field required"),
+        ({"name": "file"}, "features.path: Field required"),
         ({"name": "torchvision", "options": {"resize": 200}}, "crop 256 is larger than resize 200"),
         ({"name": "torchvision", "options": {"std": [1, 1, 0]}}, "std must be positive"),
         ({"name": "torchvision", "options": {"device": "gpu"}}, "'auto', 'cpu' or 'cuda'"),
-        ({"name": "checkpoint"}, "path\n  Field required"),
     ],
 )
 def test_impossible_features_are_refused_before_anything_is_read(features, message):
     with pytest.raises(Refused) as refused:
-        parse(Clusters, {"features": features}, "clusters")
-    assert message.partition("\n")[0] in refused.value.message
+        parse(Clusters, {"features": features}, "cluster")
+    assert message in refused.value.message
 
 
-def test_a_module_that_gives_other_rows_than_asked_for_is_an_error(data, monkeypatch):
-    monkeypatch.setattr("ltpipe.features.attribute.extract", lambda *_: np.zeros(3))
-    with pytest.raises(TypeError, match=r"ltpipe\.features\.attribute\.extract: \(3,\) for 480 images"):
-        Features().of(index_of(data[1]), np.arange(480), IMAGES, None)
+def test_what_is_clustered_must_be_stated():
+    with pytest.raises(Refused, match="features: Field required"):
+        parse(Clusters, {"count": 6}, "cluster")
+
+
+def test_a_checkpoint_is_a_cell_or_a_path():
+    assert parse(Clusters, {"features": {"name": "checkpoint"}, "start_from": CELL}, "cluster").start_from == CELL
+    path = {"name": "checkpoint", "options": {"path": "x.safetensors"}}
+    assert parse(Clusters, {"features": path}, "cluster").start_from is None
+
+
+@pytest.mark.parametrize(
+    "both_or_neither",
+    [
+        {"features": {"name": "checkpoint", "options": {"path": "x.safetensors"}}, "start_from": CELL},
+        {"features": {"name": "checkpoint"}},
+        {"features": {"name": "checkpoint", "options": {"path": ""}}, "start_from": None},
+    ],
+)
+def test_not_exactly_one_checkpoint_is_refused(both_or_neither):
+    with pytest.raises(Refused, match=r"features checkpoint use one checkpoint: state start_from or options\.path"):
+        parse(Clusters, both_or_neither, "cluster")
+
+
+@pytest.mark.parametrize(
+    "features", [{"name": "pixels"}, {"name": "torchvision"}, {"name": "file", "options": {"path": "x.npy"}}]
+)
+def test_a_checkpoint_for_features_that_use_none_is_refused(features):
+    with pytest.raises(Refused, match=f"features {features['name']} use no checkpoint: leave start_from out"):
+        parse(Clusters, {"features": features, "start_from": CELL}, "cluster")
+
+
+@pytest.mark.parametrize("cell", ["", "digits_glt", "digits_glt.ce", "digits_glt.ce.s0.x", "digits_glt..s0", "a.b.s 0"])
+def test_a_cell_of_the_wrong_form_is_refused(cell):
+    with pytest.raises(Refused) as refused:
+        parse(Clusters, {"features": {"name": "checkpoint"}, "start_from": cell}, "cluster")
+    assert f"start_from: Value error, a cell, <benchmark>.<run>.<seed>, not {cell!r}" in refused.value.message
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (480,)])
+def test_a_module_that_gives_something_else_than_a_row_of_numbers_for_each_image_is_an_error(data, monkeypatch, shape):
+    monkeypatch.setattr("ltpipe.features.pixels.extract", lambda *_: np.zeros(shape))
+    with pytest.raises(TypeError) as error:
+        attribute(index_of(data[1]), Clusters(features={"name": "pixels"}, cache=None))
+    assert str(error.value) == f"ltpipe.features.pixels.extract: {shape} for 480 images"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from ltpipe.config.spec import Refused
 from ltpipe.data.decode import ADVICE, CHUNK, broken, decode, rgb, square
-from ltpipe.specs import Refused
 
 
 def smooth(width, height):

@@ -9,25 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from ltpipe import method_docs
+from ltpipe.pages import methods as methods_page
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
 def test_methods_page_is_what_the_modules_say():
-    assert (ROOT / "docs/methods.md").read_text() == method_docs.text(ROOT)
+    assert (ROOT / "docs/methods.md").read_text() == methods_page.text(ROOT)
 
 
 def test_every_method_s_cost_is_measured_or_it_has_no_steps():
     measured = json.loads((ROOT / "benchmarks/results/method_cost.json").read_text())
-    costs = {method_docs.name_of(m): method_docs.cost(method_docs.name_of(m), measured) for m in method_docs.modules()}
+    costs = {
+        methods_page.name_of(m): methods_page.cost(methods_page.name_of(m), measured) for m in methods_page.modules()
+    }
     assert [name for name, cost in costs.items() if cost.startswith("no steps")] == ["tau_norm"]
     assert not [name for name, cost in costs.items() if "not measured" in cost]
 
 
 def test_every_method_states_its_paper_and_what_it_overrides():
-    for module in method_docs.modules():
+    for module in methods_page.modules():
         head = (module.__doc__ or "").partition("\n\n")[0]
         assert re.search(r"(19|20)\d\d|Paper: none", head), f"{module.__name__} names no paper"
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ltpipe.data import download
-from ltpipe.data.download import Remote, get
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
+from ltpipe.data.acquire import download
+from ltpipe.data.acquire.download import Remote, get
 
 CONTENT = bytes(range(256)) * 2048  # 524,288 bytes
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
@@ -273,7 +273,7 @@ def test_the_blob_id_is_that_of_git(tmp_path):
 
 
 CODE = (
-    "import sys; from pathlib import Path; from ltpipe.data.download import Remote, get\n"
+    "import sys; from pathlib import Path; from ltpipe.data.acquire.download import Remote, get\n"
     f"get(Remote(sys.argv[1], {MD5!r}, {len(CONTENT)}), Path(sys.argv[2]))"
 )
 

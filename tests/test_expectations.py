@@ -14,12 +14,12 @@ import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
-from ltpipe.data import rules
-from ltpipe.data.expectations import EXAMPLES, Expect, suite, validate
-from ltpipe.data.manifest import COLUMNS
+from ltpipe.config.spec import Refused, parse
+from ltpipe.data.checks import rules
+from ltpipe.data.checks.validate import EXAMPLES, Expect, suite, validate
 from ltpipe.data.split import admit
-from ltpipe.files import Array, Json, Parquet
-from ltpipe.specs import Refused, parse
+from ltpipe.storage.datasets import Array, Json, Parquet
+from ltpipe.storage.manifest import COLUMNS
 from pipelines import split as split_stage
 
 NOT_NULL = "expect_column_values_to_not_be_null"
@@ -353,7 +353,7 @@ def run_split(folder, index, spec, expect):
         "digits_glt.images": Array(str(folder / "images.npy")),
         "digits_glt.validation": Json(str(folder / "validation.json")),
     }
-    SequentialRunner().run(split_stage.create("digits_glt", "digits"), DataCatalog(datasets))
+    SequentialRunner().run(split_stage.create("digits_glt", "digits", "digits_glt.index"), DataCatalog(datasets))
 
 
 def test_the_stage_writes_an_admitted_manifest_its_images_and_its_report(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
 
-from ltpipe.atomic import write
-from ltpipe.files import Array, Csv, File, Folder, Json, OptionalJson, Parquet, Scratch, Text
 from ltpipe.hooks import StaleOutputs
+from ltpipe.storage.atomic import write
+from ltpipe.storage.datasets import Array, Csv, File, Folder, Json, OptionalJson, Parquet, Scratch, Text
 
 TABLE = pd.DataFrame({"id": ["a", "b"], "label": [1, 2], "confidence": [0.1, 1 / 3], "right": [True, False]})
 CASES = [

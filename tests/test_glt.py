@@ -5,15 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from drawing import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltpipe.data.longtail import exponential
-from ltpipe.data.manifest import data_version, fingerprint
-from ltpipe.data.split import Split
+from ltpipe.config.spec import Refused, parse
+from ltpipe.data.sampling.class_sizes import exponential
+from ltpipe.data.split import Split, draw
 from ltpipe.data.splits.glt import rank_of
-from ltpipe.specs import Refused, parse
+from ltpipe.storage.manifest import data_version, fingerprint
 
 SMALL = {
     "largest": 12,

@@ -6,13 +6,16 @@ import tiny
 import torch
 from PIL import Image
 
-from ltpipe.methods.base import Augment
-from ltpipe.models.servable import Servable, centred
-from ltpipe.models.spec import Model
-from ltpipe.runs import Run, build
-from ltpipe.specs import Refused
-from ltpipe.training import crops, images, loop
-from ltpipe.training.schedule import Schedule
+from ltpipe.config.spec import Refused
+from ltpipe.interface.phases import Augment
+from ltpipe.models.model import Model
+from ltpipe.models.pixels import centre_crop, channel_scale, normalise
+from ltpipe.models.servable import Servable
+from ltpipe.recipe.run import Run, build
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.training import images, loop
+from ltpipe.training.augment import random_boxes
+from ltpipe.training.augment.batch import augment_batch
 
 
 def generator(seed=0):
@@ -30,8 +33,8 @@ def pictures():
 
 @pytest.mark.parametrize("size", [7, 16, 24, 40])
 def test_a_box_is_resized_as_pillow_does(pictures, size):
-    boxes = crops.boxes(len(pictures), 24, (0.1, 1.0), generator(3))
-    found = crops.resized(pictures, boxes, size)
+    boxes = random_boxes.draw_boxes(len(pictures), 24, (0.1, 1.0), generator(3))
+    found = random_boxes.resize_boxes(pictures, boxes, size)
     for picture, (top, left, height, width), mine in zip(pictures, boxes.tolist(), found, strict=True):
         cut = Image.fromarray(picture.numpy()).crop((left, top, left + width, top + height))
         theirs = np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
@@ -40,11 +43,11 @@ def test_a_box_is_resized_as_pillow_does(pictures, size):
 
 def test_a_whole_box_of_the_same_size_changes_nothing(pictures):
     whole = torch.tensor([[0, 0, 24, 24]]).expand(len(pictures), 4)
-    assert torch.equal(crops.resized(pictures, whole, 24), pictures)
+    assert torch.equal(random_boxes.resize_boxes(pictures, whole, 24), pictures)
 
 
 def test_boxes_have_the_asked_area_and_ratio_and_lie_inside():
-    top, left, height, width = crops.boxes(20000, 256, (0.08, 1.0), generator()).T
+    top, left, height, width = random_boxes.draw_boxes(20000, 256, (0.08, 1.0), generator()).T
     assert top.min() >= 0 and left.min() >= 0
     assert (top + height).max() <= 256 and (left + width).max() <= 256
     whole = (height == 256) & (width == 256)
@@ -64,7 +67,7 @@ def test_boxes_are_distributed_as_torchvisions():
     theirs = torch.tensor(
         [transforms.RandomResizedCrop.get_params(picture, (0.3, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)]
     )
-    mine = crops.boxes(4000, 64, (0.3, 1.0), generator())
+    mine = random_boxes.draw_boxes(4000, 64, (0.3, 1.0), generator())
     for column in range(4):
         a, b = theirs[:, column].float(), mine[:, column].float()
         assert abs(a.mean() - b.mean()) < 5 * (a.std() + b.std()) / 4000**0.5
@@ -72,19 +75,19 @@ def test_boxes_are_distributed_as_torchvisions():
 
 
 def test_a_box_that_never_fits_is_the_whole_image():
-    assert crops.boxes(3, 1, (0.01, 0.02), generator()).tolist() == [[0, 0, 1, 1]] * 3
+    assert random_boxes.draw_boxes(3, 1, (0.01, 0.02), generator()).tolist() == [[0, 0, 1, 1]] * 3
 
 
 def test_random_boxes_come_at_the_networks_size(pictures):
-    found = images.augmented(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16)
+    found = augment_batch(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16)
     assert found.shape == (12, 16, 16, 3) and found.dtype == torch.uint8
-    assert torch.equal(found, images.augmented(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16))
+    assert torch.equal(found, augment_batch(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16))
 
 
 def test_a_window_of_a_larger_image_reaches_every_place(pictures):
     numbered = torch.arange(24 * 24).reshape(24, 24).remainder(251).to(torch.uint8)[None, :, :, None]
     batch = numbered.expand(400, 24, 24, 3)
-    found = images.augmented(batch, Augment(crop=1), generator(), 22)
+    found = augment_batch(batch, Augment(crop=1), generator(), 22)
     places = {
         (top, left)
         for image in found
@@ -98,10 +101,11 @@ def test_a_window_of_a_larger_image_reaches_every_place(pictures):
 
 
 def test_without_a_crop_a_larger_image_gives_its_centre(pictures):
-    assert torch.equal(images.augmented(pictures, Augment(), generator(), 20), pictures[:, 2:22, 2:22])
-    assert torch.equal(centred(pictures, 21), pictures[:, 1:22, 1:22])
+    assert torch.equal(augment_batch(pictures, Augment(), generator(), 20), pictures[:, 2:22, 2:22])
+    assert torch.equal(centre_crop(pictures, 21), pictures[:, 1:22, 1:22])
     model = Model(backbone="cnn", image=20)
-    assert torch.equal(images.normalise(pictures, model), images.normalise(pictures[:, 2:22, 2:22], model))
+    scales = channel_scale(model.mean), channel_scale(model.std)
+    assert torch.equal(normalise(pictures, 20, *scales), normalise(pictures[:, 2:22, 2:22], 20, *scales))
 
 
 def test_the_served_graph_takes_the_centre_of_packed_images(pictures):
@@ -127,7 +131,7 @@ def stored(split, held):
     rows = 3 * np.arange(len(pixels))[::-1] + 1
     store[rows] = pixels
     labels, groups = split.labels.numpy(), split.groups.numpy()
-    return images.Images.of(store, rows, labels, groups, tiny.CPU, resident=1e9 if held else 0)
+    return images.SplitImages.of(store, rows, labels, groups, tiny.CPU, resident=1e9 if held else 0)
 
 
 @pytest.mark.parametrize("name", tiny.NAMES)
@@ -146,10 +150,10 @@ def test_images_that_stay_in_their_file_train_the_same(name, tmp_path):
 
 def test_stored_steps_come_in_order_from_where_training_stopped():
     train = stored(tiny.TRAIN, held=False)
-    assert images.AHEAD > 0
+    assert images.PREFETCH > 0
     steps = [[torch.tensor([i, i + 1]), torch.tensor([i])] for i in range(9)]
     for start in (0, 1, 7, 9):
-        found = list(train.ahead(steps, start))
+        found = list(train.prefetch(steps, start))
         assert [step for step, _, _ in found] == list(range(start, 9))
         for step, rows, pixels in found:
             assert all(torch.equal(a, b) for a, b in zip(rows, steps[step], strict=True))
@@ -199,8 +203,8 @@ def packed(count=40, size=12):
 
 
 def trained(folder, run, schedule, model, manifest, pixels):
+    from ltpipe.storage.weights import unpack
     from ltpipe.training.train import train
-    from ltpipe.weights import unpack
 
     return unpack(train(manifest, pixels, folder, run, schedule, model, 0, cell="x.ce.s0")[0])
 
@@ -222,12 +226,12 @@ def test_images_smaller_than_the_network_are_refused(tmp_path):
     with pytest.raises(Refused, match=r"size 12, smaller than model\.image 16"):
         trained(tmp_path, Run(method="ce", split="train"), schedule, Model(backbone="cnn", image=16), *packed())
     with pytest.raises(ValueError, match="smaller"):
-        centred(torch.zeros(2, 12, 12, 3), 16)
+        centre_crop(torch.zeros(2, 12, 12, 3), 16)
 
 
 def test_larger_packed_images_are_exported_and_predicted(tmp_path):
-    from ltpipe.export import Parity, export
-    from ltpipe.predict import facts_of, open_session, predict
+    from ltpipe.serving.export import Parity, export
+    from ltpipe.serving.session import open_session, predict, read_facts
     from ltpipe.training.train import train
 
     manifest, pixels = packed()
@@ -235,6 +239,6 @@ def test_larger_packed_images_are_exported_and_predicted(tmp_path):
     run, model = Run(method="ce", split="train"), Model(backbone="cnn", image=8, options={"width": 4})
     checkpoint, _ = train(manifest, pixels, tmp_path, run, schedule, model, 0, cell="x.ce.s0")
     payload, report = export(checkpoint, manifest, pixels, run, model, Parity())
-    assert report["agrees"] and facts_of(open_session(payload))["image_size"] == 12
+    assert report["agrees"] and read_facts(open_session(payload))["image_size"] == 12
     table = predict(payload, manifest, pixels)
     assert len(table) == 20 and table["confidence"].between(0.5, 1).all()

@@ -7,20 +7,22 @@ import pytest
 import tiny
 import torch
 
-from ltpipe.methods import base
-from ltpipe.models.branches import Branches
-from ltpipe.models.spec import Model
-from ltpipe.runs import Run
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
+from ltpipe.interface.method import Embedding
+from ltpipe.interface.phases import Clock, Phase, at
+from ltpipe.interface.streams import Batch
+from ltpipe.layers.branches import Branches
+from ltpipe.models.model import Model
+from ltpipe.recipe.run import Run, build
+from ltpipe.recipe.schedule import Schedule
 from ltpipe.training import loop, optimiser
-from ltpipe.training.schedule import Schedule
 
 
 @pytest.mark.parametrize(("when", "epoch"), [(0, 0), (3, 3), (0.0, 0), (0.8, 160), (0.29, 58), (1.0, 200)])
 def test_times_of_the_schedule(when, epoch):
-    assert base.at(when, 200) == epoch
-    clock = base.Clock(epoch=epoch, epochs=200)
-    assert clock.passed(when) and not base.Clock(epoch=epoch - 1, epochs=200).passed(when)
+    assert at(when, 200) == epoch
+    clock = Clock(epoch=epoch, epochs=200)
+    assert clock.passed(when) and not Clock(epoch=epoch - 1, epochs=200).passed(when)
 
 
 @pytest.mark.parametrize("when", [-1, 1.5, -0.1])
@@ -32,7 +34,7 @@ def test_impossible_times_are_refused(when):
 def test_a_split_branch_sees_its_part_only_while_training():
     branches = Branches(torch.nn.Identity(), [torch.nn.Identity(), torch.nn.Identity()], 3)
     x = torch.arange(12.0).reshape(4, 3)
-    branches.split = True
+    branches.partition_batch = True
     assert torch.equal(branches(x), torch.stack([x[:2], x[2:]], 1))
     assert torch.equal(branches.eval()(x), torch.stack([x, x], 1))
 
@@ -40,7 +42,7 @@ def test_a_split_branch_sees_its_part_only_while_training():
 @pytest.mark.parametrize("drift", [False, True])
 def test_frozen_parts_are_in_eval_mode_unless_they_drift(drift):
     network = tiny.built(tiny.task("none", "ce")).network
-    optimiser.set_modes(network, base.Phase(1, 0.1, trainable=("head",), drift=drift))
+    optimiser.set_modes(network, Phase(1, 0.1, trainable=("head",), drift=drift))
     assert network.head.training and network.backbone.training == drift
 
 
@@ -83,7 +85,7 @@ def test_a_start_of_another_shape_is_refused(tmp_path):
     with pytest.raises(Refused, match="does not fit"):
         loop.fit(tiny.task(tmp_path, "lws", start=start))
     with pytest.raises(Refused, match="name one in start_from"):
-        loop.build(Run(method="crt", split="train"), tiny.MODEL, tiny.PROBLEM)
+        build(Run(method="crt", split="train"), tiny.MODEL, tiny.PROBLEM)
 
 
 def test_dro_lt_trains_in_three_phases(tmp_path):
@@ -113,7 +115,7 @@ def tiny_features(before, weights, size):
 def test_centroids_are_class_means_in_chunks():
     method = tiny.built(tiny.task("none", "dro_lt", start=tiny.cross_entropy())).method
     features, labels = torch.randn(25, 16), tiny.TRAIN.labels
-    chunk = lambda a, b: base.Embedding(features[a:b], features[a:b], labels[a:b], torch.arange(a, b))  # noqa: E731
+    chunk = lambda a, b: Embedding(features[a:b], features[a:b], labels[a:b], torch.arange(a, b))  # noqa: E731
     method.begin_epoch(lambda split: iter([chunk(0, 10), chunk(10, 25)]))
     for label in range(4):
         assert torch.allclose(method.own.centroids[label], features[labels == label].mean(0), atol=1e-6)
@@ -159,7 +161,7 @@ def test_a_base_is_one_with_what_is_around_it():
 
 def test_bbn_moves_from_the_first_branch_to_the_second():
     method = tiny.built(tiny.task("none", "bbn")).method
-    one = base.Batch(torch.zeros(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64), torch.arange(3))
+    one = Batch(torch.zeros(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64), torch.arange(3))
     shares = []
     for epoch in range(2):
         method.clock.epoch = epoch
@@ -169,14 +171,14 @@ def test_bbn_moves_from_the_first_branch_to_the_second():
 
 def test_mixup_of_one_image_with_itself_is_that_image():
     method = tiny.built(tiny.task("none", "mixup")).method
-    one = base.Batch(torch.rand(1, 3, 8, 8), torch.tensor([2]), torch.tensor([0]))
+    one = Batch(torch.rand(1, 3, 8, 8), torch.tensor([2]), torch.tensor([0]))
     mixed = method.batch((one,))
     assert torch.allclose(mixed.images, one.images) and mixed.other.tolist() == [2]
 
 
 def test_ldam_and_class_balanced_weigh_from_their_epoch_on():
     out = SimpleNamespace(logits=torch.tensor([[2.0, 0, 0, 0], [0, 0, 0, 1.0]]))
-    batch = base.Batch(torch.zeros(2), torch.tensor([0, 3]), torch.arange(2))
+    batch = Batch(torch.zeros(2), torch.tensor([0, 3]), torch.arange(2))
     for name, options in (("ldam", {"drw": 1}), ("class_balanced", {"start": 0.5})):
         method = tiny.built(tiny.task("none", name, options)).method
         method.own = method.build(16)
@@ -201,7 +203,7 @@ def test_experts_are_narrow_and_bbns_branches_are_whole(name, backbone, width):
     """RIDE's experts have 3/4 of the channels of their private stages; BBN's branches all of them."""
     options = {"resnet": {"depth": 18, "stem": "small"}}.get(backbone, {})
     base = {"base": "ride", "centre": "cosine"} if name == "ifl" else {}
-    network, _ = loop.build(
+    network, _ = build(
         Run(method=name, split="train", options=base), Model(backbone=backbone, image=32, options=options), tiny.PROBLEM
     )
     assert network.backbone.features == width

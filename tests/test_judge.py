@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 
+from ltpipe.config.spec import Refused, parse
 from ltpipe.evaluation.baseline import baseline
 from ltpipe.evaluation.judge import PASSING, Gate, GateFailed, Reported, against_reported, gate, judge, summarise
 from ltpipe.evaluation.margin import margins, simulate
-from ltpipe.evaluation.metrics import flatten
-from ltpipe.specs import Refused, parse
+from ltpipe.evaluation.metrics.measure import flatten
 
 METRICS = ["clt.accuracy.all", "glt.accuracy.all", "glt.accuracy.few"]
 UNREPORTED = Reported(why="nobody reports it")

@@ -10,30 +10,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ltpipe.data import lists
+from ltpipe.config.spec import Refused
+from ltpipe.data.acquire import image_lists
 from ltpipe.data.sources import imagenet2012, inaturalist2018, places365
-from ltpipe.specs import Refused
 
 OFFICIAL = os.environ.get("LTPIPE_OFFICIAL_LISTS", "")
 GOOD = "train/a/1.jpg 0\ntrain/a/2.jpg 0\nval/b/3.jpg 1\n"
 
 
 def test_a_list_is_read_in_its_order():
-    assert lists.parse(GOOD, "x", 2) == [("train/a/1.jpg", 0), ("train/a/2.jpg", 0), ("val/b/3.jpg", 1)]
+    assert image_lists.parse(GOOD, "x", 2) == [("train/a/1.jpg", 0), ("train/a/2.jpg", 0), ("val/b/3.jpg", 1)]
 
 
 @pytest.mark.parametrize("text", [GOOD.replace("\n", "\r\n"), GOOD.rstrip("\n"), "\n" + GOOD + "\n\n", GOOD + "  \n"])
 def test_line_ends_and_empty_lines_do_not_matter(text):
-    assert lists.parse(text, "x", 2) == lists.parse(GOOD, "x", 2)
+    assert image_lists.parse(text, "x", 2) == image_lists.parse(GOOD, "x", 2)
 
 
 def test_a_path_may_hold_spaces():
-    assert lists.parse("my images/a  b.jpg 0\n", "x", 1) == [("my images/a  b.jpg", 0)]
+    assert image_lists.parse("my images/a  b.jpg 0\n", "x", 1) == [("my images/a  b.jpg", 0)]
 
 
 def test_labels_are_numbers_not_text():
     text = "".join(f"{label}.jpg {label}\n" for label in (10, 9, 2, *range(2), *range(3, 9)))
-    assert [entry.label for entry in lists.parse(text, "x", 11)][:3] == [10, 9, 2]
+    assert [entry.label for entry in image_lists.parse(text, "x", 11)][:3] == [10, 9, 2]
 
 
 @pytest.mark.parametrize(
@@ -51,26 +51,26 @@ def test_labels_are_numbers_not_text():
 )
 def test_a_bad_line_is_named(line, message):
     with pytest.raises(Refused, match=message) as caught:
-        lists.parse(GOOD + line + "\n", "here.txt", 2)
+        image_lists.parse(GOOD + line + "\n", "here.txt", 2)
     assert caught.value.message.startswith("here.txt is not a list of images of 2 classes")
 
 
 def test_a_class_without_image_is_named():
     with pytest.raises(Refused, match="no image of class 2, 3"):
-        lists.parse(GOOD, "x", 4)
+        image_lists.parse(GOOD, "x", 4)
 
 
 def test_only_the_first_problems_are_shown():
     with pytest.raises(Refused) as caught:
-        lists.parse("bad\n" * 100, "x", 1)
-    assert len(caught.value.message.splitlines()) == 1 + lists.SHOWN
+        image_lists.parse("bad\n" * 100, "x", 1)
+    assert len(caught.value.message.splitlines()) == 1 + image_lists.SHOWN
 
 
 def test_listed_files_that_are_missing_are_counted_and_named(tmp_path):
     (tmp_path / "there.jpg").write_text("x")
-    lists.present(["there.jpg"], tmp_path, "x")
+    image_lists.present(["there.jpg"], tmp_path, "x")
     with pytest.raises(Refused, match=r"source x: 11 of 12 listed files are not in .*: gone0.jpg, .*gone9.jpg, \.\.\."):
-        lists.present(["there.jpg", *(f"gone{i}.jpg" for i in range(11))], tmp_path, "source x")
+        image_lists.present(["there.jpg", *(f"gone{i}.jpg" for i in range(11))], tmp_path, "source x")
 
 
 def put(raw, texts):
@@ -81,29 +81,29 @@ def put(raw, texts):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content := text.encode())
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        remotes[split] = lists.official("x", path.name, blob)
+        remotes[split] = image_lists.official("x", path.name, blob)
     return remotes
 
 
 def test_lists_that_are_there_with_the_right_blob_id_are_used(tmp_path):
     other = GOOD.replace("train/", "other/").replace("val/", "another/")
-    loaded = lists.load(put(tmp_path, {"train": GOOD, "val": "\ufeff" + other}), tmp_path, 2)
-    assert loaded == {"train": lists.parse(GOOD, "x", 2), "val": lists.parse(other, "x", 2)}
+    loaded = image_lists.load(put(tmp_path, {"train": GOOD, "val": "\ufeff" + other}), tmp_path, 2)
+    assert loaded == {"train": image_lists.parse(GOOD, "x", 2), "val": image_lists.parse(other, "x", 2)}
 
 
 def test_an_image_in_two_lists_is_refused_with_both(tmp_path):
     other = "val/b/4.jpg 1\ntrain/a/2.jpg 0\n"
     with pytest.raises(Refused, match=r"share 1 images:\n  train/a/2\.jpg is in train and in test$"):
-        lists.load(put(tmp_path, {"train": GOOD, "test": other}), tmp_path, 2)
+        image_lists.load(put(tmp_path, {"train": GOOD, "test": other}), tmp_path, 2)
 
 
 def test_a_list_is_not_believed_before_its_blob_id_is_right(tmp_path, monkeypatch):
-    monkeypatch.setattr(lists, "get", partial(lists.get, waits=()))
+    monkeypatch.setattr(image_lists, "get", partial(image_lists.get, waits=()))
     remotes = put(tmp_path, {"train": GOOD})
     (tmp_path / "lists/train.txt").write_text(GOOD.replace("1.jpg 0", "1.jpg 1"))
     nowhere = remotes["train"]._replace(url="http://127.0.0.1:9/x/train.txt")
     with pytest.raises(Refused, match=r"(?s)cannot fetch train\.txt.*put the file at .* git:"):
-        lists.load({"train": nowhere}, tmp_path, 2)
+        image_lists.load({"train": nowhere}, tmp_path, 2)
 
 
 def test_links_to_listed_files_are_files_and_broken_ones_are_not(tmp_path):
@@ -111,11 +111,11 @@ def test_links_to_listed_files_are_files_and_broken_ones_are_not(tmp_path):
     (tmp_path / "real/there.jpg").write_text("x")
     (tmp_path / "folder").symlink_to(tmp_path / "real")
     (tmp_path / "one.jpg").symlink_to(tmp_path / "real/there.jpg")
-    lists.present(["one.jpg", "folder/there.jpg"], tmp_path, "x")
+    image_lists.present(["one.jpg", "folder/there.jpg"], tmp_path, "x")
     (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     with pytest.raises(Refused, match=r"2 of 3 listed files are not in .*: nowhere\.jpg, loop\.jpg"):
-        lists.present(["one.jpg", "nowhere.jpg", "loop.jpg"], tmp_path, "x")
+        image_lists.present(["one.jpg", "nowhere.jpg", "loop.jpg"], tmp_path, "x")
 
 
 def test_the_official_lists_are_at_a_pinned_commit():
@@ -141,7 +141,7 @@ def test_the_official_lists_parse(name, module, split, classes, lines, most, lea
     path = tmp_path / f"{name}.txt"
     path.write_bytes(gzip.decompress((Path(OFFICIAL) / f"{name}.txt.gz").read_bytes()))
     assert module.LISTS[split].is_at(path)
-    entries = lists.parse(path.read_text(), name, classes)
+    entries = image_lists.parse(path.read_text(), name, classes)
     sizes = Counter(entry.label for entry in entries)
     assert len(entries) == lines
     assert (max(sizes.values()), min(sizes.values())) == (most, least)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ltpipe.data.longtail import Profile, coded, exponential, pareto, shares, spelled, step
-from ltpipe.data.manifest import Groups
-from ltpipe.specs import Refused, parse
+from ltpipe.config.spec import Refused, parse
+from ltpipe.data.sampling.class_sizes import Profile, decode_runs, encode_runs, exponential, pareto, shares, step
+from ltpipe.storage.manifest import Groups
 
 BY_COUNT = Groups(by="count", many=100, medium=20)
 
@@ -111,18 +111,18 @@ def test_a_pareto_tail_runs_from_the_largest_to_the_largest_by_rho(largest, rho,
     ("text", "sizes"), [("500x3 497", [500, 500, 500, 497]), ("7", [7]), (" 1  2x2\n0 ", [1, 2, 2, 0])]
 )
 def test_sizes_can_be_run_length_coded(text, sizes):
-    assert spelled(text) == sizes
+    assert decode_runs(text) == sizes
 
 
 @given(st.lists(st.integers(0, 3), max_size=30))
 def test_run_length_coded_sizes_are_read_back(sizes):
-    assert spelled(coded(sizes)) == sizes
+    assert decode_runs(encode_runs(sizes)) == sizes
 
 
 @pytest.mark.parametrize("text", ["500y3", "5x", "-5", "1.5", "x3"])
 def test_a_word_that_is_no_size_is_refused_by_name(text):
     with pytest.raises(ValueError, match=f"not a size, nor size x repeats as in 500x3: {text}"):
-        spelled(f"500x3 {text}")
+        decode_runs(f"500x3 {text}")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ltpipe import losses, tau
+from ltpipe.config.spec import Refused
+from ltpipe.mathematics import losses, tau
 from ltpipe.methods import bbn, dro_lt, focal, ifl, ride, tade, tau_norm, tde
-from ltpipe.specs import Refused
 
 CIFAR100 = np.array([int(500 * 0.01 ** (c / 99)) for c in range(100)])
 
@@ -434,7 +434,7 @@ def test_reversed_sampling():
 @few
 @given(seed=seeds)
 def test_total_direct_effect_naively(seed):
-    from ltpipe.models.heads import MultiHead
+    from ltpipe.layers.heads import MultiHead
 
     torch.manual_seed(seed)
     head, f, mean = MultiHead(6, 5, 2, 16.0, 1 / 32).double(), torch.randn(4, 6).double(), torch.randn(6).double()

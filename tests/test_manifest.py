@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ltpipe.data.manifest import COLUMNS, GROUPS, ROLES, Groups, class_names, fingerprint
-from ltpipe.specs import Refused, parse
+from ltpipe.config.spec import Refused, parse
+from ltpipe.storage.manifest import COLUMNS, GROUPS, ROLES, Groups, class_names, fingerprint
 
 
 def test_groups_by_count_put_both_borders_into_medium():

@@ -10,13 +10,13 @@ import pytest
 import tiny
 import torch
 
-from ltpipe.export import Parity, compare, to_onnx
+from ltpipe.config.spec import Refused, load_item, parse
+from ltpipe.models.model import Model
 from ltpipe.models.servable import Servable
-from ltpipe.models.spec import Model
-from ltpipe.runs import Run
-from ltpipe.specs import Refused, named, parse
+from ltpipe.recipe.run import Run
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.serving.export import Parity, compare, to_onnx
 from ltpipe.training import checkpoint, loop
-from ltpipe.training.schedule import Schedule
 from ltpipe.training.train import train
 
 AROUND = {
@@ -108,7 +108,7 @@ def test_exports_around_a_base(case):
 
 @each
 def test_docstring_begins_with_its_paper(name):
-    first = named("ltpipe.methods", name).__doc__.split("\n\n")[0]
+    first = load_item("ltpipe.methods", name).__doc__.split("\n\n")[0]
     assert re.search(r"\b(19|20)\d\d\b", first) or "Paper: none" in first, first
 
 
@@ -119,7 +119,7 @@ def test_unknown_option_is_refused(name):
 
 
 def test_no_method_module_imports_torch():
-    names = [f"ltpipe.methods.{name}" for name in [*tiny.NAMES, "base"]]
+    names = [f"ltpipe.methods.{name}" for name in tiny.NAMES] + ["ltpipe.interface.method"]
     code = f"import sys, importlib; [importlib.import_module(n) for n in {names}]; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -133,10 +133,10 @@ def test_ifl_refuses_a_base_that_draws_its_images_itself(base, tmp_path):
 def test_a_method_is_a_file(tmp_path, monkeypatch, manifest, images, spec):
     """Eight lines in a folder of the package are a method that trains."""
     (tmp_path / "smooth.py").write_text('''"""Label smoothing (Szegedy et al., CVPR 2016)."""
-from ltpipe.methods import base
-class Config(base.Spec):
+from ltpipe.interface import method
+class Config(method.Spec):
     share: float = 0.1
-class Method(base.Method):
+class Method(method.Method):
     def loss(self, out, batch):
         from torch.nn.functional import cross_entropy
         return {"loss": cross_entropy(out.logits, batch.labels, label_smoothing=self.config.share)}

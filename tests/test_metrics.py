@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score
 
-from ltpipe.evaluation.metrics import (
+from ltpipe.config.spec import Refused, parse
+from ltpipe.evaluation.metrics.measure import (
     Evaluation,
     accuracy,
     class_precision,
@@ -20,8 +21,7 @@ from ltpipe.evaluation.metrics import (
     of_split,
     precision,
 )
-from ltpipe.runs import Run
-from ltpipe.specs import Refused, parse
+from ltpipe.recipe.run import Run
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 PREDICTED = np.array([0, 0, 0, 1, 1, 1])

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from ltpipe.methods.base import Augment
-from ltpipe.training import images, operations
+from ltpipe.interface.phases import Augment
+from ltpipe.training.augment import operations
+from ltpipe.training.augment.batch import augment_batch
 
 
 def generator(seed=0):
@@ -92,21 +93,21 @@ def test_each_image_gets_its_own_operation(pixels):
 def test_a_function_of_the_generator(augment, pixels):
     augment, side = Augment(**augment), min(pixels.shape[1:3])
     pixels = pixels[:, :side, :side]
-    first = images.augmented(pixels, augment, generator(5), side)
+    first = augment_batch(pixels, augment, generator(5), side)
     assert first.dtype == torch.uint8 and first.shape == pixels.shape
-    assert torch.equal(first, images.augmented(pixels, augment, generator(5), side))
-    assert not torch.equal(first, images.augmented(pixels, augment, generator(6), side))
+    assert torch.equal(first, augment_batch(pixels, augment, generator(5), side))
+    assert not torch.equal(first, augment_batch(pixels, augment, generator(6), side))
 
 
 def test_no_augmentation_changes_nothing(pixels):
     side = min(pixels.shape[1:3])
     pixels = pixels[:, :side, :side]
-    assert torch.equal(images.augmented(pixels, Augment(), generator(), side), pixels)
+    assert torch.equal(augment_batch(pixels, Augment(), generator(), side), pixels)
 
 
 def test_cutout_hides_one_square():
     x = torch.full((50, 20, 20, 3), 200, dtype=torch.uint8)
-    black = (images.augmented(x, Augment(cutout=6), generator(), x.shape[1]) == 0).all(dim=3)
+    black = (augment_batch(x, Augment(cutout=6), generator(), x.shape[1]) == 0).all(dim=3)
     hidden = black.sum(dim=(1, 2))
     assert hidden.max() == 36 and hidden.min() >= 9  # a centre in a corner leaves a quarter
     assert (black.any(2).sum(1) * black.any(1).sum(1) == hidden).all()  # a rectangle

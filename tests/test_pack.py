@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ltpipe.data import fetch as module
-from ltpipe.data.fetch import Source, pack
-from ltpipe.files import Array
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
+from ltpipe.data import arrays as module
+from ltpipe.data.pack import pack
+from ltpipe.data.source import Source
+from ltpipe.data.sources import digits
+from ltpipe.storage.datasets import Array
 
 SOURCE = Source(name="digits", size=16)
 
@@ -23,8 +25,8 @@ def manifest():
 def test_mapped_and_in_memory_are_the_same(manifest, tmp_path, monkeypatch):
     whole = pack(manifest, SOURCE, tmp_path / "raw")
     asked = []
-    read = module.named(module.PACKAGE, "digits").read
-    monkeypatch.setattr(module.named(module.PACKAGE, "digits"), "read", lambda *a: asked.append(len(a[2])) or read(*a))
+    read = digits.read_images
+    monkeypatch.setattr(digits, "read_images", lambda *a: asked.append(len(a[2])) or read(*a))
     monkeypatch.setattr(module, "IN_MEMORY", 10 * 16 * 16 * 3 + 5)
     mapped = pack(manifest, SOURCE, tmp_path / "raw")
     assert isinstance(mapped, np.memmap)

@@ -18,9 +18,11 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 from PIL import Image
 
-from ltpipe.data.manifest import data_version
-from ltpipe.predict import BATCH, facts_of, logits_of, main, open_session, predict, read, softmax
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
+from ltpipe.predict import command as main
+from ltpipe.predict import read_image
+from ltpipe.serving.session import BATCH, open_session, predict, read_facts, run_logits, softmax
+from ltpipe.storage.manifest import data_version
 
 SIZE = 4
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -140,8 +142,8 @@ def test_resize_is_bilinear_and_leaves_an_image_of_the_right_size_as_it_is(tmp_p
     picture = Image.fromarray(np.random.RandomState(0).randint(0, 256, (8, 8, 3), dtype=np.uint8))
     picture.save(tmp_path / "x.png")
     wanted = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
-    assert (read(tmp_path / "x.png", SIZE, resize=True) == wanted).all()
-    assert (read(tmp_path / "x.png", 8, resize=True) == np.asarray(picture)).all()
+    assert (read_image(tmp_path / "x.png", SIZE, resize=True) == wanted).all()
+    assert (read_image(tmp_path / "x.png", 8, resize=True) == np.asarray(picture)).all()
 
 
 def test_resize_keeps_the_centre_square(model, tmp_path):
@@ -312,14 +314,14 @@ def test_the_stage_refuses_a_model_of_other_data(manifest, images):
 
 
 def test_the_facts_of_a_model_are_what_was_written_into_it():
-    assert facts_of(open_session(build(facts(seed=7)), "cpu")) == facts(seed=7)
+    assert read_facts(open_session(build(facts(seed=7)), "cpu")) == facts(seed=7)
 
 
 def test_logits_do_not_depend_on_the_batch():
     session = open_session(build(facts()), "cpu")
     images = np.random.RandomState(0).randint(0, 256, (BATCH + 3, SIZE, SIZE, 3), dtype=np.uint8)
-    each = np.concatenate([logits_of(session, images[i : i + 1]) for i in range(len(images))])
-    assert (logits_of(session, images) == each).all()
+    each = np.concatenate([run_logits(session, images[i : i + 1]) for i in range(len(images))])
+    assert (run_logits(session, images) == each).all()
 
 
 @given(arrays(np.float32, (3, 5), elements=st.floats(-1e4, 1e4, width=32)))
@@ -333,7 +335,7 @@ def test_softmax_is_finite_sums_to_one_and_keeps_the_order(logits):
 def test_predicting_imports_neither_torch_nor_kedro_nor_pandas(model, pictures):
     code = (
         "import sys\n"
-        "from ltpipe.predict import main\n"
+        "from ltpipe.predict import command as main\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
         "heavy = {'torch', 'kedro', 'pandas', 'great_expectations', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -5,14 +5,14 @@ import re
 
 import pytest
 
-from ltpipe.evaluation.claims import Claim, Claims, hold
+from ltpipe.evaluation.claims import Claim, Claims, check_claims
 from ltpipe.evaluation.judge import Gate, Reported, judge, summarise
 from ltpipe.evaluation.report import markdown, report
 
 RUNS = ("ce", "logit_adjust")
 SEEDS = (0, 1, 2)
 PAPER = Reported(value=91.25, metric="clt.accuracy.all", tolerance=4.0, source="table 2", why="other size", label="CE")
-CLAIMS = Claims(claims=[Claim(better="logit_adjust", than="ce", metric="glt.accuracy.few", source="a paper")])
+CLAIMS = Claims((Claim(better="logit_adjust", than="ce", metric="glt.accuracy.few", source="a paper"),))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_every_run_is_shown_with_seeds_code_and_the_verdict_on_its_paper(text):
 
 def test_every_claim_is_shown_with_difference_and_verdict(verdict, text):
     ((claim, metric, difference, error, n, answer, source),) = rows(text, "What the papers claim of the order")
-    (found,) = hold(CLAIMS, verdict["summaries"])
+    (found,) = check_claims(CLAIMS, verdict["summaries"])
     assert (claim, metric, n, source) == ("logit_adjust > ce", "glt.accuracy.few", "3", "a paper")
     assert (difference, error) == (f"{found['difference']:+.2f}", f"{found['error']:.2f}")
     assert answer == found["verdict"] == "does not hold"

@@ -67,7 +67,7 @@ def weights(folder: Path, run: str) -> list[bytes]:
 
 
 def test_without_a_baseline_the_gate_fails_and_says_how_to_accept(copy):
-    assert call(copy, sys.executable, "-m", "ltpipe.dvc_yaml").returncode == 0
+    assert call(copy, sys.executable, "-m", "ltpipe.pages.dvc_yaml").returncode == 0
     done = repro(copy)
     assert done.returncode != 0
     assert "no accepted baseline: python -m ltpipe.accept" in done.stderr
@@ -77,7 +77,7 @@ def test_without_a_baseline_the_gate_fails_and_says_how_to_accept(copy):
 def test_after_accepting_it_passes_and_trains_nothing_again(copy):
     accept = call(copy, sys.executable, "-m", "ltpipe.accept", "digits_glt", "--reason", "a test")
     assert accept.returncode == 0, accept.stderr
-    assert call(copy, sys.executable, "-m", "ltpipe.dvc_yaml").returncode == 0
+    assert call(copy, sys.executable, "-m", "ltpipe.pages.dvc_yaml").returncode == 0
     done = repro(copy)
     assert done.returncode == 0, done.stderr
     assert ran(done) == ["judge-digits_glt", "gate-digits_glt"]
@@ -171,15 +171,15 @@ def test_a_model_that_answers_otherwise_than_torch_is_not_written(copy):
 
 METHOD = '''"""Doubled cross-entropy (nobody, 2026): twice the loss, to show what a new method takes."""
 
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.interface import method
+from ltpipe.config.spec import Spec
 
 
 class Config(Spec):
     """No options."""
 
 
-class Method(base.Method):
+class Method(method.Method):
     def loss(self, out, batch):
         return {"loss": 2 * super().loss(out, batch)["loss"]}
 '''

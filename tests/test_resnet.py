@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ltpipe.models.backbones.resnet import Config, build
-from ltpipe.specs import Refused, parse
+from ltpipe.backbones.resnet import Config, build
+from ltpipe.config.spec import Refused, parse
 
 NEXT = {"cardinality": 32, "group": 4}
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltpipe.methods.base import Problem, Stream, class_aware
+from ltpipe.interface.streams import Problem, Stream, class_aware
 from ltpipe.training import samplers
 
 
@@ -60,8 +60,8 @@ def sizes(streams, lengths, batch):
 
 def test_streams_share_a_batch_or_fill_their_own():
     assert sizes((Stream(), Stream()), (5, 5), 4) == [(2, 2), (2, 2), (1, 1)]
-    assert sizes((Stream(whole=True), Stream(whole=True)), (8, 8), 4) == [(4, 4), (4, 4)]
-    assert sizes((Stream(whole=True), Stream(whole=True)), (5, 5), 4) == [(4, 4)]  # one image has no batch norm
+    assert sizes((Stream(own_batch=True), Stream(own_batch=True)), (8, 8), 4) == [(4, 4), (4, 4)]
+    assert sizes((Stream(own_batch=True), Stream(own_batch=True)), (5, 5), 4) == [(4, 4)]  # one image has no batch norm
     assert sizes((Stream(),), (9,), 4) == [(4,), (4,)]
     assert sizes((Stream(),), (0,), 4) == []
     with pytest.raises(ValueError, match="too small for 3 streams"):

@@ -8,10 +8,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ltpipe.data import cifar
-from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
+from ltpipe.config.spec import Refused
+from ltpipe.data.acquire import cifar_binary
+from ltpipe.data.fetch import COLUMNS, fetch
+from ltpipe.data.pack import pack
+from ltpipe.data.source import Source
 from ltpipe.data.sources import cifar10, cifar100
-from ltpipe.specs import Refused
 
 IMAGES = 4  # of each file
 RANDOM = np.random.RandomState(0)
@@ -123,7 +125,7 @@ def test_another_archive_is_not_unpacked(mini, monkeypatch):
     module = {"cifar10": cifar10, "cifar100": cifar100}[source.name]
     closed = module.LAYOUT.remote._replace(url=f"http://127.0.0.1:9/{module.LAYOUT.remote.name}")
     monkeypatch.setattr(module, "LAYOUT", module.LAYOUT._replace(remote=closed))
-    monkeypatch.setattr(cifar, "get", partial(cifar.get, waits=()))
+    monkeypatch.setattr(cifar_binary, "get", partial(cifar_binary.get, waits=()))
     path = next(raw.glob("*.tar.gz"))
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(Refused, match=r"(?s)cannot fetch cifar.*without a network: put the file at .* md5:"):

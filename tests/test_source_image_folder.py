@@ -11,13 +11,15 @@ import pytest
 from PIL import Image
 
 from ltpipe.benchmark import load
-from ltpipe.data.expectations import validate
-from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
-from ltpipe.data.manifest import class_names, fingerprint
-from ltpipe.data.rules import files_exist
+from ltpipe.config.spec import Refused
+from ltpipe.data.checks.rules import files_exist
+from ltpipe.data.checks.validate import validate
+from ltpipe.data.fetch import COLUMNS, fetch
+from ltpipe.data.pack import pack
+from ltpipe.data.source import Source
 from ltpipe.data.split import Split, admit, draw
-from ltpipe.files import Parquet
-from ltpipe.specs import Refused
+from ltpipe.storage.datasets import Parquet
+from ltpipe.storage.manifest import class_names, fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -119,15 +121,14 @@ def test_other_images_under_the_same_names_have_another_place(root, raw, tmp_pat
 
 
 def test_the_fingerprint_of_a_manifest_does_not_see_the_place(root, raw):
-    source = Source(name="image_folder", size=8, options={"root": str(root)})
     groups = {"by": "count", "many": 3, "medium": 2}
     split = Split(kind="stratified", options={"val": {"per_class": 1}, "test": {"per_class": 1}, "groups": groups})
     for k in range(4):
         image(root / "2" / f"more {k}.png", k)
         image(root / "10" / f"more {k}.png", k)
     index = index_of(root, raw)
-    manifest = draw(index, source, raw, split)
-    other = draw(index.assign(file="elsewhere/" + index["image"]), source, raw, split)
+    manifest = draw(index, split)
+    other = draw(index.assign(file="elsewhere/" + index["image"]), split)
     assert (manifest["file"] != other["file"]).all()
     assert fingerprint(manifest) == fingerprint(other)
 
@@ -397,7 +398,7 @@ def through(spec, root, raw, **options):
     """The benchmark's stages fetch and split on these images: admitted manifest and packed images."""
     source = spec.source.model_copy(update={"options": {"root": str(root)}})
     split = spec.split.model_copy(update={"options": spec.split.options | options})
-    manifest = draw(fetch(source, raw)[0], source, raw, split)
+    manifest = draw(fetch(source, raw)[0], split)
     return admit(manifest, validate(manifest, raw, spec.expect)[0]), pack(manifest, source, raw)
 
 

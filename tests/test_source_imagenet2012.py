@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 from test_lists import put
 
-from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
-from ltpipe.data.rules import files_exist, one_row
+from ltpipe.config.spec import Refused
+from ltpipe.data.checks.rules import files_exist, one_row
+from ltpipe.data.fetch import COLUMNS, fetch
+from ltpipe.data.pack import pack
+from ltpipe.data.source import Source
 from ltpipe.data.sources import imagenet2012
-from ltpipe.specs import Refused
 
 WNIDS = ["n01440764", "n01443537", "n02124075"]
 VAL = ["n02124075", "n01440764", "n01443537", "n01440764"]  # of val images 1, 2, 3, 4

@@ -7,12 +7,14 @@ import pytest
 from PIL import Image
 from test_lists import put
 
-from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
-from ltpipe.data.manifest import class_names
-from ltpipe.data.rules import files_exist
+from ltpipe.config.spec import Refused
+from ltpipe.data.checks.rules import files_exist
+from ltpipe.data.fetch import COLUMNS, fetch
+from ltpipe.data.pack import pack
+from ltpipe.data.source import Source
 from ltpipe.data.sources import inaturalist2018, places365
 from ltpipe.data.split import Split, draw
-from ltpipe.specs import Refused
+from ltpipe.storage.manifest import class_names
 
 TEXTS = {
     "inaturalist2018": {
@@ -95,7 +97,7 @@ def test_classes_are_in_the_order_of_numbers_and_not_of_text(name, kind, tmp_pat
         },
         "longtail": {"profile": {"shape": "natural"}, "val": {"cut": "train", "per_class": 1}, "test": "val"},
     }[kind]
-    manifest = draw(index, source, raw, Split(kind=kind, options=options | {"groups": groups}))
+    manifest = draw(index, Split(kind=kind, options=options | {"groups": groups}))
     sizes = manifest[manifest["split"] == "train"].groupby("label").size().tolist()
     assert sizes == [30 - label - (kind == "longtail") for label in range(12)]
     folder = pattern.split("/")[-2]

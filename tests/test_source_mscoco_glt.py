@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltpipe.data import jbl
-from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
+from ltpipe.config.spec import Refused
+from ltpipe.data.acquire import joblib_reader
+from ltpipe.data.fetch import COLUMNS, fetch
+from ltpipe.data.pack import pack
+from ltpipe.data.source import Source
 from ltpipe.data.sources import mscoco_glt
 from ltpipe.data.sources.mscoco_glt import cut, enlarged
-from ltpipe.specs import Refused
 
 CATEGORIES = [{"id": 7, "name": "zebra"}, {"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}]
 # annotation: photograph, category, box; 50 is not described by COCO Attributes
@@ -139,7 +141,7 @@ def test_the_pixels_are_those_of_the_patch(root, raw):
 
 def test_patches_cannot_be_read_before_they_are_fetched(root, tmp_path):
     with pytest.raises(Refused, match="fetch the source again"):
-        mscoco_glt.read(mscoco_glt.Config(), tmp_path, ["0"], 32)
+        mscoco_glt.read_images(mscoco_glt.Config(), tmp_path, ["0"], 32)
 
 
 @pytest.mark.parametrize("spoil", ["annotation", "file", "photograph", "key"])
@@ -212,7 +214,7 @@ VALUES = {
 @pytest.mark.parametrize("name", sorted(VALUES))
 def test_a_joblib_file_of_arrays_is_read_as_joblib_does(name, protocol, compress, tmp_path):
     joblib.dump(VALUES[name], tmp_path / "x.jbl", compress=compress, protocol=protocol)
-    np.testing.assert_equal(jbl.load(tmp_path / "x.jbl"), joblib.load(tmp_path / "x.jbl"))
+    np.testing.assert_equal(joblib_reader.load(tmp_path / "x.jbl"), joblib.load(tmp_path / "x.jbl"))
 
 
 class Attack:
@@ -229,7 +231,7 @@ def test_a_pickle_that_calls_something_is_refused_and_nothing_is_called(nested, 
     attack = Attack(str(tmp_path / "called"))
     joblib.dump({"a": np.arange(3), "b": [attack]} if nested else attack, tmp_path / "x.jbl", protocol=protocol)
     with pytest.raises(Refused, match=r"it holds the name (posix\.mkdir|copy_reg\._reconstructor)"):
-        jbl.load(tmp_path / "x.jbl")
+        joblib_reader.load(tmp_path / "x.jbl")
     assert not (tmp_path / "called").exists()
 
 
@@ -237,7 +239,7 @@ def test_an_array_of_objects_is_refused_and_nothing_is_called(tmp_path):
     attack = np.array([Attack(str(tmp_path / "called")), None], dtype=object)
     joblib.dump(attack, tmp_path / "x.jbl")
     with pytest.raises(Refused, match="array of Python objects"):
-        jbl.load(tmp_path / "x.jbl")
+        joblib_reader.load(tmp_path / "x.jbl")
     assert not (tmp_path / "called").exists()
 
 
@@ -257,7 +259,7 @@ def test_an_array_of_objects_is_refused_and_nothing_is_called(tmp_path):
 def test_anything_else_is_refused(data, tmp_path):
     (tmp_path / "x.jbl").write_bytes(data)
     with pytest.raises(Refused, match="is not a joblib file of arrays and containers"):
-        jbl.load(tmp_path / "x.jbl")
+        joblib_reader.load(tmp_path / "x.jbl")
 
 
 def test_a_file_that_is_cut_short_is_refused(tmp_path):
@@ -266,4 +268,4 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path):
     for end in range(10, len(data) - 1, 97):
         (tmp_path / "x.jbl").write_bytes(data[:end])
         with pytest.raises(Refused):
-            jbl.load(tmp_path / "x.jbl")
+            joblib_reader.load(tmp_path / "x.jbl")

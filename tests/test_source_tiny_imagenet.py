@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
-from ltpipe.data.rules import files_exist
+from ltpipe.config.spec import Refused
+from ltpipe.data.checks.rules import files_exist
+from ltpipe.data.fetch import COLUMNS, fetch
+from ltpipe.data.pack import pack
+from ltpipe.data.source import Source
 from ltpipe.data.sources import tiny_imagenet
-from ltpipe.specs import Refused
 
 # as official: wnids.txt is in another order than the sorted one
 WNIDS = ["n02124075", "n01443537", "n04067472"]

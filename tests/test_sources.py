@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ltpipe.data.fetch import COLUMNS, Source, fetch, pack
-from ltpipe.data.sources.digits import SCHEMES, SIZE, Config, colour, read
-from ltpipe.specs import Refused, parse
+from ltpipe.config.spec import Refused, parse
+from ltpipe.data.fetch import COLUMNS, fetch
+from ltpipe.data.pack import pack
+from ltpipe.data.source import Source
+from ltpipe.data.sources.digits import SCHEMES, SIZE, Config, colour, read_images
 
 
 @pytest.fixture(scope="module")
 def drawn():
     """Every image of the default digits."""
-    return read(Config(), Path(), [str(row) for row in range(10782)], SIZE)
+    return read_images(Config(), Path(), [str(row) for row in range(10782)], SIZE)
 
 
 def test_the_index_has_a_row_for_each_digit_under_every_scheme(index):
@@ -43,19 +45,19 @@ def test_the_default_images_never_change(drawn):
 
 
 def test_the_images_of_some_files_come_in_the_order_asked_for(drawn):
-    some = read(Config(), Path(), ["7", "10781", "0"], SIZE)
+    some = read_images(Config(), Path(), ["7", "10781", "0"], SIZE)
     assert (some == drawn[[7, 10781, 0]]).all()
 
 
 def test_another_seed_draws_other_noise(drawn):
-    other = read(Config(seed=1), Path(), ["0", "1", "2"], SIZE)
+    other = read_images(Config(seed=1), Path(), ["0", "1", "2"], SIZE)
     assert (other != drawn[:3]).any(axis=(1, 2, 3)).all()
     assert np.abs(other.astype(int) - drawn[:3]).mean() < 60
 
 
 def test_the_digits_have_one_size():
     with pytest.raises(Refused, match="16 x 16; size cannot be 32"):
-        read(Config(), Path(), ["0"], 32)
+        read_images(Config(), Path(), ["0"], 32)
 
 
 def test_packed_images_are_those_of_the_manifest(manifest, images, drawn):
@@ -65,14 +67,14 @@ def test_packed_images_are_those_of_the_manifest(manifest, images, drawn):
 
 
 def test_a_source_that_reads_other_images_than_asked_for_is_an_error(manifest, spec, raw, monkeypatch):
-    monkeypatch.setattr("ltpipe.data.sources.digits.read", lambda *_: np.zeros((3, 16, 16, 3), np.uint8))
-    with pytest.raises(TypeError, match=r"digits\.read: uint8 \(3, 16, 16, 3\)"):
+    monkeypatch.setattr("ltpipe.data.sources.digits.read_images", lambda *_: np.zeros((3, 16, 16, 3), np.uint8))
+    with pytest.raises(TypeError, match=r"digits\.read_images: uint8 \(3, 16, 16, 3\)"):
         pack(manifest, spec.source, raw)
 
 
 def test_a_source_whose_index_lacks_a_column_is_an_error(index, spec, raw, monkeypatch):
-    monkeypatch.setattr("ltpipe.data.sources.digits.fetch", lambda *_: index.drop(columns="official"))
-    with pytest.raises(TypeError, match=r"digits\.fetch: columns "):
+    monkeypatch.setattr("ltpipe.data.sources.digits.build_index", lambda *_: index.drop(columns="official"))
+    with pytest.raises(TypeError, match=r"digits\.build_index: columns "):
         fetch(spec.source, raw)
 
 

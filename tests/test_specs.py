@@ -1,10 +1,21 @@
 """Parameter blocks refuse what they do not know, and say what they do know."""
 
+import re
+from importlib import import_module
+
 import click
 import pytest
 from pydantic import Field, ValidationError
 
-from ltpipe.specs import Refused, Spec, named, parse
+from ltpipe.config.spec import Refused, Spec, load_item, menu_names, parse
+
+MENUS = [
+    "ltpipe.methods",
+    "ltpipe.backbones",
+    "ltpipe.data.sources",
+    "ltpipe.data.splits",
+    "ltpipe.features",
+]
 
 
 class Inner(Spec):
@@ -84,16 +95,21 @@ def test_a_block_names_the_modules_of_its_blocks():
 
 
 def test_a_module_is_found_by_its_file_name():
-    assert named("ltpipe.methods", "ce").__name__ == "ltpipe.methods.ce"
+    assert load_item("ltpipe.methods", "ce").__name__ == "ltpipe.methods.ce"
 
 
 @pytest.mark.parametrize("name", ["cee", "", "ce.x", "../specs", "__init__"])
 def test_an_unknown_name_is_refused_with_the_valid_names(name):
     with pytest.raises(ValueError, match=r"in ltpipe\.methods; valid names: .*ce.*logit_adjust"):
-        named("ltpipe.methods", name)
+        load_item("ltpipe.methods", name)
 
 
-def test_what_all_methods_share_is_not_a_method():
-    with pytest.raises(ValueError, match="no 'base' in") as error:
-        named("ltpipe.methods", "base")
-    assert "base" not in str(error.value).split("valid names: ")[1].split(", ")
+@pytest.mark.parametrize("menu", MENUS)
+def test_a_menu_holds_nothing_but_its_items(menu):
+    """Every module of a menu has what its package's docstring promises; so no code has to leave one out."""
+    promised = re.findall(r"^(\w+)\(", import_module(menu).__doc__ or "", re.MULTILINE)
+    assert promised
+    for name in menu_names(menu):
+        module = load_item(menu, name)
+        assert hasattr(module, "Config") and issubclass(module.Config, Spec), name
+        assert all(hasattr(module, function) for function in promised), name

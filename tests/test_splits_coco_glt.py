@@ -5,11 +5,10 @@ import base64
 import numpy as np
 import pandas as pd
 import pytest
-from drawing import draw
 
-from ltpipe.data.split import Split
+from ltpipe.config.spec import Refused
+from ltpipe.data.split import Split, draw
 from ltpipe.data.splits.coco_glt import balanced, bits, thirds
-from ltpipe.specs import Refused
 
 SMALL = {
     "test": 10,
@@ -94,7 +93,7 @@ def test_sizes_are_the_stated_ones(manifest):
 
 
 def test_the_published_pool_follows_from_the_published_class_sizes():
-    from ltpipe.data.longtail import exponential
+    from ltpipe.data.sampling.class_sizes import exponential
 
     sizes = exponential(64_600, 200, 29)
     assert (sizes[0], sizes[-1]) == (64_600, 323)

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from ltpipe.data import rules
-from ltpipe.data.expectations import Expect
-from ltpipe.specs import Refused, parse
+from ltpipe.config.spec import Refused, parse
+from ltpipe.data.checks import rules
+from ltpipe.data.checks.validate import Expect
 
 GROUPS = {"by": "count", "many": 3, "medium": 2, "split": "train"}
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from drawing import draw
 
 from ltpipe.benchmark import load
-from ltpipe.data.longtail import coded
-from ltpipe.data.split import Split
+from ltpipe.config.spec import Refused
+from ltpipe.data.sampling.class_sizes import encode_runs
+from ltpipe.data.split import Split, draw
 from ltpipe.data.splits.glt_clusters import divide, fit, merge
-from ltpipe.specs import Refused
 
 POOL = ["train_glt", "val", "test_glt"]
 SMALL = {
@@ -66,7 +65,7 @@ def imagenet(root):
     sizes[-104:-1] += (1_281_167 - sizes.sum()) // 103
     sizes[-2] += 1_281_167 - sizes.sum()
     spec = load(root / "conf/base")["imagenet_glt"]
-    options = spec.split.options | {"clusters": {"count": 6}}
+    options = spec.split.options
     drawn = make_index(sizes, [0.36, 0.26, 0.15, 0.11, 0.07, 0.05])
     return spec, draw(drawn, Split(kind="glt_clusters", options=options))
 
@@ -81,7 +80,7 @@ def test_imagenet_glt_has_the_published_sizes(imagenet):
 
 
 def test_imagenet_glt_keeps_the_expectations_of_its_benchmark(imagenet):
-    from ltpipe.data import rules
+    from ltpipe.data.checks import rules
 
     spec, manifest = imagenet
     expect = spec.expect
@@ -198,7 +197,7 @@ def test_what_cannot_be_drawn_is_refused(index, changes, message):
     ("changes", "message"),
     [
         ({"test_cbl": [7, 2]}, "must be equally long"),
-        ({"clusters": {"count": 5}}, "5 clusters cannot be merged evenly into 3 ranks"),
+        ({"clusters": 5}, "5 clusters cannot be merged evenly into 3 ranks"),
         ({"sizes": "60 5O"}, "not a size, nor size x repeats as in 500x3: 5O"),
     ],
 )
@@ -241,5 +240,5 @@ def test_a_file_of_another_format_is_refused(tmp_path, index):
 
 
 def test_sizes_may_be_run_length_coded(index, manifest):
-    options = SMALL | {"sizes": coded([60, 50, 40, 30, 20])}
+    options = SMALL | {"sizes": encode_runs([60, 50, 40, 30, 20])}
     pd.testing.assert_frame_equal(draw(index, Split(kind="glt_clusters", options=options)), manifest)

@@ -11,14 +11,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import pytest
-from drawing import draw
 
 from ltpipe.benchmark import load
+from ltpipe.config.spec import load_item
 from ltpipe.data import splits as kinds
 from ltpipe.data.fetch import fetch
-from ltpipe.data.manifest import COLUMNS, GROUPS, ROLES, fingerprint
-from ltpipe.data.split import Split
-from ltpipe.specs import named
+from ltpipe.data.split import Split, draw
+from ltpipe.storage.manifest import COLUMNS, GROUPS, ROLES, fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNT = {"by": "count", "many": 60, "medium": 20}
@@ -144,13 +143,13 @@ def test_a_split_is_the_pinned_one(name):
 def test_every_kind_of_split_is_pinned():
     names = {path.stem for path in Path(kinds.__path__[0]).glob("[a-z]*.py")}
     assert names == {split.kind for _, split, _ in CASES.values()}
-    assert all(hasattr(named("ltpipe.data.splits", name), "draw") for name in names)
+    assert all(hasattr(load_item("ltpipe.data.splits", name), "draw_manifest") for name in names)
 
 
 def test_a_split_does_not_depend_on_threads_nor_on_the_order_of_hashes():
     """In a process of its own: libraries read the number of threads when they are loaded. This one has one."""
     code = (
-        "import json, test_splits_golden as g; from ltpipe.data.manifest import fingerprint\n"
+        "import json, test_splits_golden as g; from ltpipe.storage.manifest import fingerprint\n"
         "print(json.dumps({name: fingerprint(g.found(name)) for name in g.CASES}))"
     )
     variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "3")

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from drawing import draw
 
-from ltpipe.data.lists import parse as parse_list
-from ltpipe.data.split import Split
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
+from ltpipe.data.acquire.image_lists import parse as parse_list
+from ltpipe.data.split import Split, draw
 
 GROUPS = {"by": "count", "many": 4, "medium": 2}
 FOLDER = os.environ.get("LTPIPE_OFFICIAL_LISTS", "")

@@ -5,11 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from drawing import draw
 
-from ltpipe.data.longtail import Profile, coded, exponential, pareto, spelled, step
-from ltpipe.data.split import Split
-from ltpipe.specs import Refused, parse
+from ltpipe.config.spec import Refused, parse
+from ltpipe.data.sampling.class_sizes import Profile, decode_runs, encode_runs, exponential, pareto, step
+from ltpipe.data.split import Split, draw
 
 BY_COUNT = {"by": "count", "many": 100, "medium": 20}
 # sum of the numbers of the 10,847 images that RandomState(0) chooses where class c has the images 500 c + 100 ...
@@ -167,19 +166,19 @@ def test_pareto_begins_and_ends_where_it_should_and_never_rises():
 
 @pytest.mark.parametrize("text", ["500x3 497 5x2", "7", "1x1 2", ""])
 def test_run_lengths_survive_a_round_trip(text):
-    sizes = spelled(text)
-    assert spelled(coded(sizes)) == sizes
+    sizes = decode_runs(text)
+    assert decode_runs(encode_runs(sizes)) == sizes
 
 
 def test_run_lengths_are_read_as_size_times_repeats():
-    assert spelled("500x3 497") == [500, 500, 500, 497]
-    assert coded([500, 500, 500, 497]) == "500x3 497"
+    assert decode_runs("500x3 497") == [500, 500, 500, 497]
+    assert encode_runs([500, 500, 500, 497]) == "500x3 497"
 
 
 @pytest.mark.parametrize("text", ["500*3", "-5", "5 x 3", "a", "5x3x2"])
 def test_a_wrong_run_length_is_named(text):
     with pytest.raises(ValueError, match=r"not a size, nor size x repeats as in 500x3: "):
-        spelled(text)
+        decode_runs(text)
 
 
 @pytest.mark.parametrize(

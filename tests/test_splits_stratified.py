@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from drawing import draw
 
-from ltpipe.data.split import Split
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
+from ltpipe.data.split import Split, draw
 
 GROUPS = {"by": "count", "many": 100, "medium": 20}
 

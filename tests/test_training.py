@@ -14,14 +14,14 @@ import pytest
 import torch
 import yaml
 
-from ltpipe.models.spec import Model
-from ltpipe.runs import Run
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
+from ltpipe.models.model import Model
+from ltpipe.recipe.run import Run
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.weights import unpack
 from ltpipe.training import loop
 from ltpipe.training.checkpoint import load_resume, save_resume
-from ltpipe.training.schedule import Schedule
 from ltpipe.training.train import train
-from ltpipe.weights import unpack
 
 ROOT = Path(__file__).parents[1]
 MODEL = Model(backbone="cnn", image=16, options={"width": 4})
@@ -199,16 +199,27 @@ def test_bf16_trains_to_finite_weights(tmp_path):
 
 @pytest.fixture
 def prepared(tmp_path) -> Path:
-    """A folder for python -m ltpipe.training, with a benchmark file of a longer run."""
+    """A folder for ltpipe train, with a benchmark file of a longer run."""
     manifest, images = problem(400)
     manifest["source"] = manifest["id"]
     manifest.to_parquet(tmp_path / "manifest.parquet")
     np.save(tmp_path / "images.npy", images)
     schedule = {"epochs": 30, "batch": 16, "lr": 0.05, "weight_decay": 1.0e-4, "save_every": 10}
-    rows = {"ce": {"train": {"method": "ce", "split": "train"}}}
-    model = {"backbone": "cnn", "image": 16, "options": {"width": 4}}
-    content = {"toy": {"schedule": schedule, "model": model, "seeds": {"s0": 0}, "runs": rows}}
-    (tmp_path / "toy.yml").write_text(yaml.safe_dump(content))
+    groups = {"by": "rank", "many": 1, "medium": 2}
+    toy = {
+        "source": {"name": "digits", "size": 16},
+        "split": {"kind": "stratified", "options": {"groups": groups}},
+        "expect": {"classes": 4, "groups": groups | {"split": "train"}},
+        "model": {"backbone": "cnn", "image": 16, "options": {"width": 4}},
+        "schedule": schedule,
+        "evaluate": {"protocols": {"lt": {"train": "train", "test": "val"}}},
+        "seeds": {"s0": 0},
+        "reported": {"why": "a test"},
+        "runs": {"ce": {"train": {"method": "ce"}}},
+        "gate": {"metrics": ["lt.accuracy.all"], "against": "nothing"},
+    }
+    toy["expect"]["class_counts"] = {"train": {"classes": 4}, "val": {"classes": 4}}
+    (tmp_path / "toy.yml").write_text(yaml.safe_dump({"toy": toy}))
     return tmp_path
 
 
@@ -237,7 +248,7 @@ def test_a_killed_process_resumes_to_the_same_bytes(prepared):
 
 def test_training_runs_without_kedro_dvc_and_great_expectations(prepared):
     blocked = "import sys\nfor name in ('kedro', 'dvc', 'great_expectations'): sys.modules[name] = None\n"
-    main = "from ltpipe.training.__main__ import main\nmain()\n"
+    main = "from ltpipe.train import command\ncommand()\n"
     arguments = [*command(prepared, "alone")[3:], "--set", "schedule.epochs=1"]
     done = subprocess.run([sys.executable, "-c", blocked + main, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -249,14 +260,17 @@ def test_training_runs_without_kedro_dvc_and_great_expectations(prepared):
     [
         (["--run", "nope"], "no run nope"),
         (["--seed", "s9"], "no seed s9"),
-        (["--set", "shedule.epochs=1"], "no 'shedule'"),
+        (["--set", "shedule.epochs=1"], "unknown key shedule; valid keys: source, "),
+        (["--set", "schedule.epochs"], "write it as key=value"),
+        (["--set", "seeds.s0.x=1"], "seeds.s0 is no block"),
+        (["--set", "gate.metrics=[alt.accuracy.all]"], "gate.metrics name no protocol"),
         (["--set", "schedule.epoch=1"], "unknown key epoch; valid keys: epochs, batch"),
     ],
 )
 def test_wrong_arguments_of_the_command_are_refused_with_the_valid_ones(prepared, arguments, message):
     from click.testing import CliRunner
 
-    from ltpipe.training.__main__ import main
+    from ltpipe.train import command as main
 
     result = CliRunner().invoke(main, [*command(prepared, "x")[3:], *arguments])
     assert result.exit_code == 2 and message in result.output
@@ -280,9 +294,9 @@ def test_no_variable_of_the_environment_changes_a_run(tmp_path, monkeypatch):
     assert run(tmp_path) == first
 
 
-def test_a_benchmark_that_refers_to_another_trains_by_itself(root):
-    from ltpipe.training.__main__ import blocks
+def test_a_benchmark_that_is_like_another_trains_by_itself(root):
+    from ltpipe.train import load_benchmark
 
-    found = blocks(root / "conf/base/parameters/digits_glt_all.yml", ("schedule.epochs=1",))
-    assert found["schedule"]["epochs"] == 1 and found["seeds"] == {"s0": 0, "s1": 1, "s2": 2}
-    assert found["model"]["backbone"] == "cnn"
+    spec = load_benchmark(root / "conf/base/parameters/digits_glt_all.yml", ("schedule.epochs=1",))
+    assert spec.schedule.epochs == 1 and spec.seeds == {"s0": 0, "s1": 1, "s2": 2}
+    assert spec.model.backbone == "cnn"

@@ -14,8 +14,8 @@ from random import Random
 
 import pytest
 
-from ltpipe.data.unpack import unpack
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
+from ltpipe.data.acquire.unpack import unpack
 
 FILES = {"top/a.txt": b"a" * 1000, "top/deep/er/b.txt": b"b", "top/empty": b""}
 
@@ -164,7 +164,7 @@ def test_a_damaged_zip_member_is_refused(tmp_path):
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2"])
 def test_no_damage_of_a_compressed_tar_is_a_crash(mode, tmp_path):
-    """Damaged pixels may pass (a gzip's own sum is not reached): a checksum comes before, see ltpipe.data.download."""
+    """Damaged pixels may pass (a gzip's own sum is not reached): downloads are checked before."""
     archive = tar(tmp_path / "archive", {f"top/{i}": os.urandom(3000) for i in range(5)}, mode)
     whole, random = archive.read_bytes(), Random(0)
     for _ in range(60):

@@ -2,20 +2,18 @@
 
 import functools
 from pathlib import Path
-from pkgutil import iter_modules
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from ltpipe import methods
-from ltpipe.methods.base import Problem
-from ltpipe.models.spec import Model
-from ltpipe.runs import Run, build
-from ltpipe.specs import named
+from ltpipe.config.spec import load_item, menu_names
+from ltpipe.interface.streams import Problem
+from ltpipe.models.model import Model
+from ltpipe.recipe.run import Run, build
+from ltpipe.recipe.schedule import Schedule
 from ltpipe.training import checkpoint, determinism, loop
-from ltpipe.training.images import Images
-from ltpipe.training.schedule import Schedule
+from ltpipe.training.images import SplitImages
 
 COUNTS = (12, 7, 4, 2)
 SIZE = 8
@@ -24,12 +22,12 @@ torch.set_num_threads(1)  # for tensors of this size a second thread only waits
 MODEL = Model(backbone="cnn", image=SIZE, options={"width": 4})
 SCHEDULE = Schedule(epochs=2, batch=8, lr=0.05, weight_decay=0.0, augment={"crop": 1, "flip": True}, save_every=1)
 # each method once, and ifl around the bases that change something which it changes too
-NAMES = sorted(m.name for m in iter_modules(methods.__path__) if m.name != "base")
+NAMES = menu_names("ltpipe.methods")
 
 
 def example(name):
     """Options under which a method shows everything in two epochs."""
-    return dict(getattr(named("ltpipe.methods", name), "EXAMPLE", {}))
+    return dict(getattr(load_item("ltpipe.methods", name), "EXAMPLE", {}))
 
 
 def images(counts):
@@ -39,7 +37,7 @@ def images(counts):
     colours = random.randint(30, 225, (len(counts), 3))
     pixels = colours[labels][:, None, None] + random.randint(-30, 31, (len(labels), SIZE, SIZE, 3))
     rows = np.arange(len(labels))
-    return Images.of(pixels.astype(np.uint8), rows, labels, np.minimum(labels, 2), CPU, resident=1e9)
+    return SplitImages.of(pixels.astype(np.uint8), rows, labels, np.minimum(labels, 2), CPU, resident=1e9)
 
 
 TRAIN, VAL = images(COUNTS), images((5, 3, 2, 1))

@@ -5,9 +5,11 @@ import warnings
 
 __version__ = "0.1.0"
 
-# onnxruntime sends usage data by default since 1.29, also on Linux, and reads this when it is imported
+# onnxruntime 1.29 and later send usage data by default, also on Linux; it reads this variable when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# Users type `kedro run --pipeline=<benchmark>`; Kedro 1.7 deprecates that spelling for `--pipelines`, and this
-# module is imported before the command runs. Matched by message, so that training works without Kedro installed.
+# Users type `kedro run --pipeline=<benchmark>`; Kedro 1.7 deprecates that spelling for `--pipelines`. This module is
+# imported before the command runs. The filter matches the message, so that training works without Kedro.
 warnings.filterwarnings("ignore", message="Option '--pipeline' is deprecated")
+# A cell's dataset is named <benchmark>.<run>.<seed>.<dataset>; Kedro warns if it belongs to another benchmark.
+warnings.filterwarnings("ignore", message="One or more dataset names contain '.' characters")

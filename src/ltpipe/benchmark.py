@@ -1,49 +1,63 @@
-"""Benchmark: one YAML file of conf/base/parameters, as a block of blocks; validated whole before anything runs."""
+"""Benchmark: one YAML file of conf/base/parameters as a block of blocks, validated whole before anything runs."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ltpipe.data.expectations import Expect
-from ltpipe.data.fetch import Source
+from ltpipe.clustering.cluster import Clusters
+from ltpipe.config.parameters import benchmark_names, load_blocks
+from ltpipe.config.spec import Refused, Spec, parse
+from ltpipe.data.checks.validate import Expect
+from ltpipe.data.source import Source
 from ltpipe.data.split import Split
 from ltpipe.evaluation.claims import Claims
-from ltpipe.evaluation.judge import Gate, Reported
-from ltpipe.evaluation.metrics import Evaluation
-from ltpipe.export import Parity
-from ltpipe.models.spec import Model
-from ltpipe.parameters import blocks, names
-from ltpipe.runs import Run
-from ltpipe.specs import Refused, Spec, parse
-from ltpipe.training.schedule import Schedule
+from ltpipe.evaluation.judge import Gate, Reported, SharedReported
+from ltpipe.evaluation.metrics.measure import Evaluation
+from ltpipe.models.model import Model
+from ltpipe.recipe.run import Run
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.serving.export import Parity
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class Row(Spec):
-    """One run: how it trains, and what a paper reports of it."""
+class TableRow(Spec):
+    """One row of the benchmark's table: how it trains, and what a paper reports of it."""
 
     train: Run
-    reported: Reported
+    reported: Reported = Field(default=Reported(), description="a paper's number, or why there is none")
     seeds: list[str] | None = Field(None, min_length=1, description="seeds of this run; default: all")
 
 
 class Benchmark(Spec):
-    """Everything that one benchmark is; each block is read by exactly one kind of node."""
+    """A whole benchmark. Each block belongs to one consumer; those that must agree on a block share it."""
 
     source: Source
+    cluster: Clusters | None = None
     split: Split
     expect: Expect
     model: Model
     schedule: Schedule
-    parity: Parity
+    parity: Parity = Parity()
     evaluate: Evaluation
-    seeds: dict[str, int] = Field(min_length=1)
-    runs: dict[str, Row] = Field(min_length=1)
+    seeds: dict[str, int] = Field(default={"s0": 0, "s1": 1, "s2": 2}, min_length=1)
+    runs: dict[str, TableRow] = Field(min_length=1)
     gate: Gate
-    order: Claims
+    claims: Claims = Claims()
+    reported: SharedReported = Field(SharedReported(), description="what the runs' `reported` blocks share")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_reported(cls, block: Any) -> Any:
+        """Fill what runs share into their `reported` blocks; whatever has the wrong type is refused later."""
+        runs = block.get("runs") if isinstance(block, Mapping) else None
+        if not isinstance(runs, Mapping) or not isinstance(block.get("reported", {}), Mapping):
+            return block
+        shared = SharedReported.model_validate(block.get("reported", {}))
+        return dict(block) | {"runs": {name: _with_reported(row, shared) for name, row in runs.items()}}
 
     @field_validator("seeds", "runs")
     @classmethod
@@ -54,33 +68,58 @@ class Benchmark(Spec):
         return named
 
     @model_validator(mode="after")
-    def _whole(self) -> "Benchmark":
+    def _consistent(self) -> "Benchmark":
         for name, row in self.runs.items():
-            self._starts(name, row.train)
-            self._seeds(name, row)
-            self._judged(name, row)
-            self._recipe(name, row)
-        if unknown_runs := set(self.gate.runs or ()) - set(self.runs):
-            raise ValueError(f"gate.runs: no {sorted(unknown_runs)}; runs: {', '.join(self.runs)}")
+            self._check_start(name, row.train)
+            self._check_seeds(name, row)
+            self._check_protocol(name, row)
+            self._check_reported(name, row)
+            self._check_recipe(name, row)
+        self._check_gate()
         if self.model.image > self.source.size:
             raise ValueError(f"model.image {self.model.image} is larger than source.size {self.source.size}")
-        unknown = [m for m in self.gate.metrics if m.split(".")[0] not in self.evaluate.protocols]
-        if unknown:
-            raise ValueError(
-                f"gate.metrics name no protocol: {unknown}; protocols: {', '.join(self.evaluate.protocols)}"
-            )
-        splits = {s for row in self.runs.values() for s in [row.train.split]} | {
-            s for p in self.evaluate.protocols.values() for s in (p.train, p.test)
-        }
-        if missing := sorted(splits - set(self.expect.class_counts)):
-            raise ValueError(f"splits that expect.class_counts does not state: {missing}")
+        self._check_splits()
+        self._check_clusters()
         return self
 
     def seeds_of(self, run: str) -> list[str]:
-        """Names of the run's seeds."""
+        """Return the names of the run's seeds."""
         return self.runs[run].seeds or list(self.seeds)
 
-    def _seeds(self, name: str, row: Row) -> None:
+    def graph(self) -> dict[str, object]:
+        """Return what decides which nodes and datasets the benchmark's graph has."""
+        return {
+            "source.name": self.source.name,
+            "cluster": self.cluster is not None,
+            "cluster.start_from": self.cluster.start_from if self.cluster else None,
+            "runs and seeds": {run: self.seeds_of(run) for run in self.runs},
+            "runs.start_from": {run: row.train.start_from for run, row in self.runs.items()},
+        }
+
+    def _check_clusters(self) -> None:
+        """The split takes as many clusters as the block `cluster` makes, of the same images."""
+        options = self.split.config()
+        for mine, theirs in (("count", "clusters"), ("official", "official")):
+            wanted = getattr(options, theirs, None)
+            if self.cluster is not None and wanted not in (None, getattr(self.cluster, mine)):
+                raise ValueError(
+                    f"cluster.{mine} is {getattr(self.cluster, mine)}, but split.options.{theirs} is {wanted}"
+                )
+
+    def _check_gate(self) -> None:
+        if unknown := set(self.gate.runs or ()) - set(self.runs):
+            raise ValueError(f"gate.runs: no {sorted(unknown)}; runs: {', '.join(self.runs)}")
+        protocols = self.evaluate.protocols
+        if wrong := [metric for metric in self.gate.metrics if metric.split(".")[0] not in protocols]:
+            raise ValueError(f"gate.metrics name no protocol: {wrong}; protocols: {', '.join(protocols)}")
+
+    def _check_splits(self) -> None:
+        used = {row.train.split for row in self.runs.values()}
+        used |= {split for p in self.evaluate.protocols.values() for split in (p.train, p.test)}
+        if missing := sorted(used - set(self.expect.class_counts)):
+            raise ValueError(f"splits that expect.class_counts does not state: {missing}")
+
+    def _check_seeds(self, name: str, row: TableRow) -> None:
         if unknown := set(row.seeds or ()) - set(self.seeds):
             raise ValueError(f"runs.{name}.seeds: no {sorted(unknown)}; seeds: {', '.join(self.seeds)}")
         start = row.train.start_from
@@ -89,8 +128,8 @@ class Benchmark(Spec):
         if len(self.seeds_of(name)) == 1 and self.gate.concerns(name):
             raise ValueError(f"runs.{name} has one seed, whose noise is unknown: leave it out of gate.runs")
 
-    def _recipe(self, name: str, row: Row) -> None:
-        """What the run changes in the schedule is a schedule, and its method uses it."""
+    def _check_recipe(self, name: str, row: TableRow) -> None:
+        """The keys that the run changes in the schedule exist, and its method uses them."""
         try:
             self.schedule.changed(row.train.schedule)
         except Refused as refused:
@@ -98,20 +137,23 @@ class Benchmark(Spec):
         if unused := self.schedule.unused(row.train, self.expect.classes):
             raise ValueError(f"runs.{name}.train.schedule: {row.train.method} does not use {', '.join(unused)}")
 
-    def _judged(self, name: str, row: Row) -> None:
-        """A protocol judges the run, and its reported value is of a protocol."""
+    def _check_protocol(self, name: str, row: TableRow) -> None:
         protocols = self.evaluate.protocols
         if row.train.split not in (trains := sorted({p.train for p in protocols.values()})):
             raise ValueError(
                 f"runs.{name}.train.split: no protocol trains on {row.train.split!r}; {', '.join(trains)} do"
             )
-        metric = row.reported.metric
+
+    def _check_reported(self, name: str, row: TableRow) -> None:
+        protocols, metric = self.evaluate.protocols, row.reported.metric
         if metric is not None and metric.split(".")[0] not in protocols:
             raise ValueError(
                 f"runs.{name}.reported.metric: {metric} names no protocol; protocols: {', '.join(protocols)}"
             )
+        if not row.reported.gates and not row.reported.why:
+            raise ValueError(f"runs.{name}.reported: a number that does not gate needs a reason: why")
 
-    def _starts(self, name: str, run: Run) -> None:
+    def _check_start(self, name: str, run: Run) -> None:
         """start_from names a run, without a circle."""
         seen = [name]
         while run.start_from is not None:
@@ -126,10 +168,33 @@ class Benchmark(Spec):
 
 
 def load(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Benchmark]:
-    """The benchmarks `wanted` (default: all) of conf/base by name; those that they refer to are read, and no others.
+    """Return the benchmarks `wanted` (default: all) of conf/base by name; other files are read only if referred to.
 
-    Raises Refused, naming file, key and valid keys, where one is not a benchmark.
+    Raises Refused, naming file, key and valid keys, if one is not a benchmark.
     """
-    asked = [name for name in names(folder) if wanted is None or name in wanted]
-    found = blocks(folder / "parameters", asked)
-    return {name: parse(Benchmark, found[name], f"{folder / 'parameters' / name}.yml, {name}") for name in asked}
+    asked = [name for name in benchmark_names(folder) if wanted is None or name in wanted]
+    blocks = load_blocks(folder / "parameters", asked)
+    specs = {name: parse(Benchmark, blocks[name], f"{folder / 'parameters' / name}.yml, {name}") for name in asked}
+    for name, spec in specs.items():
+        _check_features(name, spec, folder)
+    return specs
+
+
+def _with_reported(row: Any, shared: SharedReported) -> Any:
+    reported = row.get("reported", {}) if isinstance(row, Mapping) else None
+    return dict(row) | {"reported": shared.fill(reported)} if isinstance(reported, Mapping) else row
+
+
+def _check_features(name: str, spec: Benchmark, folder: Path) -> None:
+    """The cell of another benchmark that clusters start from exists."""
+    if spec.cluster is None or spec.cluster.start_from is None:
+        return
+    other, run, seed = spec.cluster.start_from.split(".")
+    where = f"{folder / 'parameters' / name}.yml, {name}:\n  cluster.start_from"
+    if other == name:
+        raise Refused(f"{where}: {spec.cluster.start_from} is trained on the split that is drawn from these clusters")
+    if other not in (known := benchmark_names(folder)):
+        raise Refused(f"{where}: no benchmark {other!r}; benchmarks: {', '.join(known)}")
+    found = load(folder, [other])[other]
+    if run not in found.runs or seed not in found.seeds_of(run):
+        raise Refused(f"{where}: {other} has no cell {run}.{seed}; runs: {', '.join(found.runs)}")

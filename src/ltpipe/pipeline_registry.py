@@ -9,8 +9,8 @@ from kedro.utils import find_kedro_project
 
 import pipelines
 from ltpipe.benchmark import load
-from ltpipe.parameters import names
-from ltpipe.specs import Refused
+from ltpipe.config.parameters import benchmark_names
+from ltpipe.config.spec import Refused
 
 DEFAULT = "digits_glt"
 
@@ -31,7 +31,7 @@ def project() -> Path:
     return Path(find_kedro_project(Path.cwd()) or Path.cwd())
 
 
-def asked(known: list[str]) -> list[str]:
+def requested(known: list[str]) -> list[str]:
     """The benchmarks that the command names, in the order of `known`; all, where it names none."""
     requested = registered._requested_pipelines  # set by `kedro run`; Kedro's find_pipelines reads it in the same way
     if requested is None:
@@ -42,12 +42,12 @@ def asked(known: list[str]) -> list[str]:
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """The graphs of the benchmarks that were asked for, and `__default__`.
+    """The graphs of the benchmarks that were requested for, and `__default__`.
 
     A start that needs one benchmark pays for the files and graphs of no other.
     """
-    known = names(project() / "conf/base")
-    specs = load(project() / "conf/base", asked(known))
+    known = benchmark_names(project() / "conf/base")
+    specs = load(project() / "conf/base", requested(known))
     found = Registered(known)
     found.update({name: pipelines.benchmark(name, spec) for name, spec in specs.items()})
     default = DEFAULT if DEFAULT in known else known[0]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
 
 if TYPE_CHECKING:
     from PIL.Image import Image

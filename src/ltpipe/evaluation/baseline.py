@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ltpipe.data.tables import Table
-from ltpipe.evaluation.metrics import flatten
+from ltpipe.evaluation.metrics.measure import flatten
+from ltpipe.storage.table import Table
 
 
 def pack(correct: np.ndarray) -> str:

@@ -1,16 +1,16 @@
-"""What papers claim of the order of methods, held against what was measured, with its standard error."""
+"""What papers claim of the order of methods, compared with the measurements and their standard error."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import RootModel
 
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
 
 
 class Claim(Spec):
-    """`better` beats `than` on the metric path `metric`, says `source`."""
+    """`better` beats `than` on the metric path `metric`, according to `source`."""
 
     better: str
     than: str
@@ -18,25 +18,25 @@ class Claim(Spec):
     source: str
 
 
-class Claims(Spec):
-    """The claims that a benchmark's report holds against its measurements."""
+class Claims(RootModel[tuple[Claim, ...]]):
+    """The claims that a benchmark's report compares with its measurements. They gate nothing."""
 
-    claims: list[Claim] = Field(default_factory=list)
+    root: tuple[Claim, ...] = ()
 
 
-def hold(claims: Claims, summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a claim: difference of the means over the seeds that both runs have, its standard error, the verdict.
+def check_claims(claims: Claims, summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each claim the difference of means over the seeds of both runs, its standard error, and a verdict.
 
-    Differences are paired by seed (equal seeds share data order and, where the networks agree, initial weights). With
-    n pairs the standard error is std / sqrt(n); within two of them the verdict is `inconclusive`.
+    Differences are paired by seed (equal seeds share the order of images and, if the networks agree, initial weights).
+    With n pairs the standard error is std / sqrt(n); within two of them the verdict is `inconclusive`.
     """
     by_run = {summary["run"]: summary for summary in summaries}
-    return [_one(claim, by_run) for claim in claims.claims]
+    return [_check_claim(claim, by_run) for claim in claims.root]
 
 
-def _one(claim: Claim, by_run: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _check_claim(claim: Claim, by_run: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = claim.model_dump()
-    values = [_by_seed(by_run.get(run), claim.metric) for run in (claim.better, claim.than)]
+    values = [_value_by_seed(by_run.get(run), claim.metric) for run in (claim.better, claim.than)]
     shared = sorted(set(values[0]) & set(values[1]))
     if not shared:
         return row | {"n": 0, "difference": None, "error": None, "verdict": "not measured"}
@@ -49,7 +49,7 @@ def _one(claim: Claim, by_run: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     return row | {"n": len(pairs), "difference": difference, "error": error, "verdict": verdict}
 
 
-def _by_seed(summary: Mapping[str, Any] | None, metric: str) -> dict[int, float]:
+def _value_by_seed(summary: Mapping[str, Any] | None, metric: str) -> dict[int, float]:
     if summary is None or metric not in summary["metrics"]:
         return {}
     return dict(zip(summary["seeds"], summary["metrics"][metric]["values"], strict=True))

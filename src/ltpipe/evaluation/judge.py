@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltpipe.data.manifest import GROUPS
-from ltpipe.data.tables import Table
+from ltpipe.config.spec import Refused, Spec
 from ltpipe.evaluation import baseline as accepted_files
 from ltpipe.evaluation.margin import LEVEL, cluster_sums, margins, simulate
-from ltpipe.evaluation.metrics import Evaluation, flatten
-from ltpipe.specs import Refused, Spec
+from ltpipe.evaluation.metrics.measure import Evaluation, flatten
+from ltpipe.storage.manifest import GROUPS
+from ltpipe.storage.table import Table
 
 METRIC = re.compile(rf"\w+\.accuracy\.(all|{'|'.join(GROUPS)})")
 PASSING = ("pass", "improved", "unreported", "not judged")
@@ -62,11 +62,25 @@ class Reported(Spec):
     def _complete(self) -> "Reported":
         if self.value is not None and not (self.metric and self.tolerance and self.source):
             raise ValueError("a reported value needs metric, tolerance and source")
-        if not self.gates and not self.why:
+        if self.value is not None and not self.gates and not self.why:
             raise ValueError("a number that does not gate needs a reason: why")
         if self.gates and self.value is None:
             raise ValueError("gates: true needs a value")
         return self
+
+
+class SharedReported(Spec):
+    """What the `reported` blocks of all runs share, unless they say otherwise."""
+
+    metric: str | None = Field(None, description="metric path of the reported values")
+    tolerance: float | None = Field(None, gt=0, description="tolerance of the reported values, in percentage points")
+    why: str | None = Field(None, description="why a run without a value has none")
+
+    def fill(self, reported: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a run's block with what it shares filled in."""
+        shared = self.model_dump(exclude_none=True)
+        taken = ("why",) if reported.get("value") is None else ("metric", "tolerance")
+        return {key: value for key, value in shared.items() if key in taken} | dict(reported)
 
 
 class GateFailed(Refused):

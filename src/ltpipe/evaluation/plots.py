@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ltpipe.data.manifest import GROUPS
-from ltpipe.data.tables import Table
+from ltpipe.storage.manifest import GROUPS
+from ltpipe.storage.table import Table
 
 
 def draw(

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltpipe.data.tables import Table
 from ltpipe.evaluation import plots
-from ltpipe.evaluation.claims import Claims, hold
+from ltpipe.evaluation.claims import Claims, check_claims
+from ltpipe.storage.table import Table
 
 NONE = "-"
 
@@ -18,7 +18,9 @@ def report(
     logs = [cell for cell in cells if not isinstance(cell, Mapping)]
     names = [detail["cell"] for detail in details]
     figures = plots.draw(verdict["summaries"], details, dict(zip(names, logs, strict=True)))
-    text = markdown(names[0].split(".")[0], verdict, validation, hold(claims, verdict["summaries"]), list(figures))
+    text = markdown(
+        names[0].split(".")[0], verdict, validation, check_claims(claims, verdict["summaries"]), list(figures)
+    )
     return {"report.md": text.encode(), **figures}
 
 

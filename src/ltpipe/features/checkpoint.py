@@ -1,8 +1,10 @@
-"""A network that this project trained, rebuilt from what its checkpoint says of itself.
+"""The output of a network that this project trained; the network is rebuilt from what its checkpoint says.
 
-Its classes and images may be another benchmark's. Images pass through what is exported (normalisation, centre) before
-they reach the network. The checkpoint's method and backbone are code that the features depend on, but the parameters do
-not name it: after a change there, `dvc repro --force` the data stage.
+The checkpoint is the one of the block's `start_from` (a cell of another benchmark), or a file of the user. Its classes
+and images may differ from this benchmark's. Images pass through the exported preprocessing (normalisation, centre).
+
+With `start_from`, the method and the backbone of that run are code dependencies of the stage. With `path` they are
+unknown until the file is read: after a change of theirs, run `dvc repro --force` on the stage.
 """
 
 import hashlib
@@ -12,72 +14,77 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data.fetch import Images
-from ltpipe.data.tables import Table
-from ltpipe.export import load
-from ltpipe.features.base import Forward, Network, Passage, computed, heard, module_of
-from ltpipe.models.spec import Model
-from ltpipe.runs import Run
-from ltpipe.specs import Refused, parse
+from ltpipe.config.spec import Refused, parse
+from ltpipe.extraction.layer import Forward, capture_output, find_layer
+from ltpipe.extraction.passage import Given, NetworkOptions, Passage, compute_features
+from ltpipe.models.model import Model
+from ltpipe.recipe.run import Run, rebuild
+from ltpipe.storage.table import Table
 
 if TYPE_CHECKING:
     import torch
 
+TAKES_CHECKPOINT = True
 
-class Config(Network):
-    """path: checkpoint.safetensors. layer: `features`, what the classifier is given, or a module of the network.
 
-    size: height and width at which images are read; default the network's. Larger images give their centre, as in
-    training with a larger source.size.
-    """
+class Config(NetworkOptions):
+    """Which checkpoint, unless the block has start_from; and which layer of it, at which image size."""
 
-    path: str
-    layer: str = "features"
-    size: int | None = Field(None, gt=0)
+    path: str = Field("", description="a checkpoint.safetensors, instead of the block's start_from")
+    layer: str = Field("features", description="`features`: the classifier's input; or a module of the network")
+    size: int | None = Field(
+        None, gt=0, description="size at which images are read, their centre is used; default: the network's size"
+    )
 
     def files(self) -> frozenset[str]:
-        return frozenset({self.path})
+        return frozenset({self.path} if self.path else ())
 
 
-def extract(config: Config, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
-    """Output of the layer for each of `rows`, float32, N x D; several experts side by side.
+def extract(config: Config, index: Table, rows: np.ndarray, given: Given) -> np.ndarray:
+    """Return the layer's output for each of `rows`, float32, N x D; several experts side by side.
 
-    Raises Refused where the path is no checkpoint, its network cannot be rebuilt, or has no such layer.
+    Raises Refused if the file is no checkpoint, or its network cannot be rebuilt or has no such layer.
     """
-    content, run, model = _read(Path(config.path))
-    size, device = config.size or model.image, config.where()
+    where = config.path or "the checkpoint of start_from"
+    content = given.checkpoint if given.checkpoint is not None else _read(config.path)
+    run, model = _blocks(content, where)
+    size, device = config.size or model.image, config.torch_device()
     if size < model.image:
         raise Refused(f"features: checkpoint: size {size} is smaller than the network's images, {model.image}")
     facts = {"layer": config.layer, "batch": config.batch, "weights": hashlib.sha256(content).hexdigest()}
-    passage = Passage(index["file"].iloc[rows].tolist(), images, size, config.batch, device)
+    passage = Passage(index["file"].iloc[rows].tolist(), given.images, size, config.batch, device)
     modules = [__name__, *run.modules(), *model.modules()]
-    return computed(passage, lambda: _forward(config, content, run, model, device), facts, modules, cache)
+    build = lambda: _network(config.layer, content, run, model, device, where)  # noqa: E731 - names the arguments once
+    return compute_features(passage, build, facts, modules, given.cache)
 
 
-def _read(path: Path) -> tuple[bytes, Run, Model]:
-    """Content, and the blocks that the network is built from."""
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Refused(f"features: cannot read the checkpoint {path}: {error}") from None
+
+
+def _blocks(content: bytes, where: str) -> tuple[Run, Model]:
+    """Return the parameter blocks that the network is built from."""
     from safetensors import SafetensorError
 
-    from ltpipe.weights import unpack
+    from ltpipe.storage.weights import unpack
 
     try:
-        content = path.read_bytes()
         parameters = unpack(content)[1]["parameters"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise Refused(f"features: cannot read the checkpoint {path}: {type(error).__name__}: {error}") from None
-    return content, parse(Run, parameters["run"], f"{path}, run"), parse(Model, parameters["model"], f"{path}, model")
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"features: cannot read {where} as a checkpoint: {type(error).__name__}: {error}") from None
+    return parse(Run, parameters["run"], f"{where}, run"), parse(Model, parameters["model"], f"{where}, model")
 
 
-def _forward(config: Config, content: bytes, run: Run, model: Model, device: "torch.device") -> Forward:
-    """images uint8, B x size x size x 3 -> features, float32, B x D."""
+def _network(layer: str, content: bytes, run: Run, model: Model, device: "torch.device", where: str) -> Forward:
+    """Return images uint8, B x size x size x 3 -> features, float32, B x D."""
     try:
-        servable = load(content, run, model)[0].to(device)
+        servable = rebuild(content, run, model)[0].to(device)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:500]
-        raise Refused(
-            f"features: {config.path}: its weights do not fit the network of today's code: {reason}"
-        ) from None
+        raise Refused(f"features: {where}: its weights do not fit the network of this code version: {reason}") from None
     network = servable.network
-    features = config.layer == "features"
-    module = network.backbone if features else module_of(network, config.layer, f"the network of {config.path}")
-    return heard(servable, module)
+    module = network.backbone if layer == "features" else find_layer(network, layer, f"the network of {where}")
+    return capture_output(servable, module)

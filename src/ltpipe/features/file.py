@@ -1,19 +1,17 @@
 """Features that another program computed, as one .npy file."""
 
-from pathlib import Path
-
 import numpy as np
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
-from ltpipe.data.fetch import Images
-from ltpipe.data.tables import Table
-from ltpipe.specs import Refused, Spec
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.extraction.passage import Given
+from ltpipe.storage.table import Table
 
 
 class Config(Spec):
-    """path: D numbers for each row of the index, or for each row that is clustered, in index order."""
+    """The file."""
 
-    path: str
+    path: str = Field(description="an .npy file: D numbers for each row of the index, or for each row to be clustered")
 
     @field_validator("path")
     @classmethod
@@ -26,18 +24,18 @@ class Config(Spec):
         return frozenset({self.path})
 
 
-def extract(config: Config, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
-    """The file's features of `rows`, N x D, mapped where all are wanted.
+def extract(config: Config, index: Table, rows: np.ndarray, given: Given) -> np.ndarray:
+    """Return the file's features of `rows`, N x D; mapped from the file if all its rows are wanted.
 
-    Raises Refused where the file cannot be read, or has another number of rows.
+    Raises Refused if the file cannot be read or has the wrong number of rows.
     """
     try:
         features: np.ndarray = np.load(config.path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise Refused(f"clusters: cannot read the features {config.path}: {error}") from None
+        raise Refused(f"features: file: cannot read {config.path}: {error}") from None
     if features.ndim != 2 or len(features) not in (len(index), len(rows)):
         raise Refused(
-            f"clusters: {config.path} is {' x '.join(map(str, features.shape))}, not D numbers for each of the index's "
-            f"{len(index)} rows, nor of the {len(rows)} rows of the official split, in index order"
+            f"features: file: {config.path} is {' x '.join(map(str, features.shape))}, not D numbers for each of the "
+            f"{len(index)} rows of the index, nor of the {len(rows)} rows to be clustered, in index order"
         )
     return features if len(features) == len(rows) else features[rows]

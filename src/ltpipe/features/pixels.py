@@ -1,21 +1,21 @@
-"""The benchmark's own images, small: needs no network, sees colour and layout only."""
-
-from pathlib import Path
+"""The benchmark's own images, made small: needs no network, and sees colour and layout only."""
 
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data.fetch import Images
-from ltpipe.data.tables import Table
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.extraction.passage import Given
+from ltpipe.storage.table import Table
 
 
 class Config(Spec):
-    """size: height and width to which images are brought; sources of one size (cifar10, digits) know no other."""
+    """The size of the small images."""
 
-    size: int = Field(16, gt=0)
+    size: int = Field(
+        16, gt=0, description="height and width after resizing; sources with one fixed size (cifar10, digits) need that"
+    )
 
 
-def extract(config: Config, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
-    """Pixels of `rows`, uint8, N x (size * size * 3)."""
-    return images.pack(index["file"].iloc[rows].tolist(), config.size).reshape(len(rows), -1)
+def extract(config: Config, index: Table, rows: np.ndarray, given: Given) -> np.ndarray:
+    """Return the pixels of `rows`, uint8, N x (size * size * 3)."""
+    return given.images.read_many(index["file"].iloc[rows].tolist(), config.size).reshape(len(rows), -1)

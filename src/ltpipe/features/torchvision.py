@@ -1,11 +1,11 @@
-"""A network of torchvision with published weights, or with a state dict of the user's.
+"""A network of torchvision with published weights, or with the user's state dict.
 
-As it stands, features are those that Tang et al. (ECCV 2022) cluster: ResNet-50, IMAGENET1K_V1, the 2,048 numbers that
-the classifier is given, of images resized to 260, their centre 256 x 256, pixels in 0..1 without subtraction of a mean.
-(mean and std state it otherwise.) Weights trained on ImageNet have seen the images of a test split drawn from it.
+The defaults are the features that Tang et al. (ECCV 2022) cluster: ResNet-50, IMAGENET1K_V1, the 2,048 inputs of the
+classifier, for images resized to 260 and cut to their centre of 256, pixels in 0..1 without subtraction of a mean
+(set mean and std for that). Weights trained on ImageNet have seen the images of a test split drawn from it.
 
-Weights by name are fetched by torch.hub, by the checksum in their file's name, into its own folder ($TORCH_HOME).
-Sources of one size (cifar10, digits) need resize and crop of that size.
+torch.hub downloads weights given by name, and checks them by the checksum in the file's name; they are kept in its own
+folder ($TORCH_HOME). Sources with one fixed size (cifar10, digits) need resize and crop of that size.
 """
 
 import re
@@ -17,33 +17,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltpipe.data.fetch import Images
-from ltpipe.data.tables import Table
-from ltpipe.features.base import Forward, Network, Passage, computed, digest, heard, module_of
-from ltpipe.models.spec import Channel
-from ltpipe.specs import Refused
+from ltpipe.config.spec import Refused
+from ltpipe.extraction.layer import Forward, capture_output, find_layer
+from ltpipe.extraction.passage import Given, NetworkOptions, Passage, compute_features, file_digest
+from ltpipe.models.model import Channel
+from ltpipe.storage.table import Table
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
 TERMS = "https://github.com/pytorch/vision#pre-trained-model-license"
 LINES, WIDTH = 6, 200
 
 
-class Config(Network):
-    """model: of torchvision.models. weights: their name, or a path to a state dict, which ends in .pth.
+class Config(NetworkOptions):
+    """The network, its weights, and the images it takes. layer: default is the input of the last linear layer."""
 
-    classes: outputs of the network that the state dict is of. layer: default what the last linear layer is given.
-    """
-
-    model: str = "resnet50"
-    weights: str = "IMAGENET1K_V1"
-    classes: int = Field(1000, gt=0)
-    resize: int = Field(260, gt=0)
-    crop: int = Field(256, gt=0)
-    mean: tuple[Channel, Channel, Channel] = (0, 0, 0)
-    std: tuple[Channel, Channel, Channel] = (1, 1, 1)
+    model: str = Field("resnet50", description="a name of torchvision.models")
+    weights: str = Field("IMAGENET1K_V1", description="name of the weights, or path of a state dict, ending in .pth")
+    classes: int = Field(1000, gt=0, description="outputs of the network that the state dict belongs to")
+    resize: int = Field(260, gt=0, description="size at which images are read")
+    crop: int = Field(256, gt=0, description="size of their centre, which the network takes")
+    mean: tuple[Channel, Channel, Channel] = Field((0, 0, 0), description="mean of each channel, pixels in 0..1")
+    std: tuple[Channel, Channel, Channel] = Field((1, 1, 1), description="standard deviation of each channel")
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
@@ -57,18 +54,18 @@ class Config(Network):
         return frozenset({self.weights} if self.weights.endswith(".pth") else ())
 
 
-def extract(config: Config, index: Table, rows: np.ndarray, images: Images, cache: Path | None) -> np.ndarray:
+def extract(config: Config, index: Table, rows: np.ndarray, given: Given) -> np.ndarray:
     """Output of the layer for each of `rows`, float32, N x D.
 
     Raises Refused where torchvision has no such model, weights or layer, or the weights cannot be had or do not fit.
     """
     import torchvision
 
-    builder, path, device = _builder(config.model), _file(config), config.where()
+    builder, path, device = _builder(config.model), _file(config), config.torch_device()
     facts = config.model_dump(mode="json", exclude={"device", "weights"})
-    facts |= {"weights": digest(path), "torchvision": torchvision.__version__}
-    passage = Passage(index["file"].iloc[rows].tolist(), images, config.resize, config.batch, device)
-    return computed(passage, lambda: _forward(config, builder, path, device), facts, [__name__], cache)
+    facts |= {"weights": file_digest(path), "torchvision": torchvision.__version__}
+    passage = Passage(index["file"].iloc[rows].tolist(), given.images, config.resize, config.batch, device)
+    return compute_features(passage, lambda: _forward(config, builder, path, device), facts, [__name__], given.cache)
 
 
 def _builder(model: str) -> "Callable[..., nn.Module]":
@@ -82,22 +79,17 @@ def _builder(model: str) -> "Callable[..., nn.Module]":
 
 def _forward(config: Config, builder: "Callable[..., nn.Module]", path: Path, device: "torch.device") -> Forward:
     """The network with its weights: images uint8, B x resize x resize x 3 -> features, float32, B x D."""
-    import torch
 
-    from ltpipe.models.servable import centred
+    from ltpipe.models.pixels import channel_scale, normalise
 
     network = builder(weights=None, num_classes=config.classes)
     _load(network, path)
     network = network.eval().to(device)
     where = f"torchvision's {config.model}"
-    module = module_of(network, config.layer, where) if config.layer else _classifier(network, where)
-    forward = heard(network, module, given=not config.layer)
-    mean, std = (255 * torch.tensor(values, device=device) for values in (config.mean, config.std))
-
-    def normalised(pixels: "Tensor") -> "Tensor":
-        return forward(((centred(pixels, config.crop).float() - mean) / std).permute(0, 3, 1, 2))
-
-    return normalised
+    module = find_layer(network, config.layer, where) if config.layer else _classifier(network, where)
+    forward = capture_output(network, module, inputs=not config.layer)
+    mean, std = (channel_scale(values, device) for values in (config.mean, config.std))
+    return lambda pixels: forward(normalise(pixels, config.crop, mean, std))
 
 
 def _classifier(network: "nn.Module", where: str) -> "nn.Module":
@@ -160,18 +152,18 @@ def _fetched(weights: Any) -> Path:
         except (OSError, RuntimeError) as error:
             raise _absent(weights, path, error) from None
     wanted = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    if wanted and not digest(path).startswith(wanted[1]):
+    if wanted and not file_digest(path).startswith(wanted[1]):
         raise Refused(f"features: {path} is not the file {weights.url} (its SHA-256 differs): delete it")
     return path
 
 
 def _absent(weights: Any, path: Path, error: Exception) -> Refused:
     size = weights.meta.get("_file_size")
-    own = f"clusters: {{features: {{name: torchvision, options: {{weights: /path/{path.name}}}}}}}"
+    block = f"cluster: {{features: {{name: torchvision, options: {{weights: /path/{path.name}}}}}}}"
     return Refused(
         f"features: cannot fetch torchvision's weights {weights}: {error}\n"
         f"  file   {path.name}{f', {size:.1f} MiB' if size else ''}, from {weights.url}\n"
         f"  terms  {weights.meta.get('license') or TERMS}; those of the images that they were trained on\n"
         f"  put it at {path}\n"
-        f"  or anywhere, and name it in split.options: {own}"
+        f"  or anywhere, and name it in the benchmark's block {block}"
     )

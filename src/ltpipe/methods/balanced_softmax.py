@@ -6,9 +6,10 @@ training stream: with class-balanced sampling on top, counts of the split would 
 
 from typing import TYPE_CHECKING
 
-from ltpipe.losses import adjusted_loss, log_prior
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.streams import Batch
+from ltpipe.mathematics.losses import adjusted_loss, log_prior
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,14 +21,14 @@ class Config(Spec):
     """No options."""
 
 
-class Method(base.Method):
+class Method(method.Method):
     """log n, up to a constant, as a buffer."""
 
     def build(self, features: int) -> "nn.Module":
-        return base.buffers(log_prior=log_prior(self.problem.prior))
+        return method.buffers(log_prior=log_prior(self.problem.prior))
 
-    def restream(self, prior: "Tensor") -> None:
+    def class_prior_changed(self, prior: "Tensor") -> None:
         self.own.log_prior.copy_(prior.log())
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         return {"loss": adjusted_loss(out.logits, batch.labels, self.own.log_prior)}

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltpipe.losses import mixed_loss
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.streams import Batch, Stream
+from ltpipe.mathematics.losses import mixed_loss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,34 +34,34 @@ def reversed_weights(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.asarray(weights / weights.sum())
 
 
-class Method(base.Method):
+class Method(method.Method):
     """Two whole streams, one a branch."""
 
-    def needs(self) -> base.Needs:
-        return base.Needs(branches=2, split=True)
+    def needs(self) -> method.Needs:
+        return method.Needs(branches=2, partition_batch=True)
 
     def head(self, features: int) -> "nn.Module":
         from torch import nn
 
-        from ltpipe.models.heads import PerExpert
+        from ltpipe.layers.heads import PerExpert
 
         return PerExpert([nn.Linear(features, self.problem.classes, bias=False) for _ in range(2)])
 
-    def streams(self) -> tuple[base.Stream, ...]:
+    def streams(self) -> tuple[Stream, ...]:
         import torch
 
         weights = torch.from_numpy(reversed_weights(self.problem.labels, self.problem.counts))
-        return (base.Stream(whole=True), base.Stream(weights=weights, whole=True))
+        return (Stream(own_batch=True), Stream(weights=weights, own_batch=True))
 
-    def batch(self, streams: tuple[base.Batch, ...]) -> base.Batch:
+    def batch(self, streams: tuple[Batch, ...]) -> Batch:
         """Pairs: images of both streams, one after the other; labels of the first, `other` of the second."""
         import torch
 
         first, second = streams
         share = 1 - (self.clock.epoch / self.clock.epochs) ** 2
-        return base.Batch(torch.cat([first.images, second.images]), first.labels, first.index, second.labels, share)
+        return Batch(torch.cat([first.images, second.images]), first.labels, first.index, second.labels, share)
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         assert out.experts is not None and batch.other is not None
         logits = 2 * (batch.share * out.experts[:, 0] + (1 - batch.share) * out.experts[:, 1])
         return {"loss": mixed_loss(logits, batch.labels, batch.other, batch.share)}

@@ -3,13 +3,13 @@
 loss = mean_b -log softmax(s_b)[y_b]
 """
 
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
 
 
 class Config(Spec):
     """No options."""
 
 
-class Method(base.Method):
+class Method(method.Method):
     """Every hook at its default."""

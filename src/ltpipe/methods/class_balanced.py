@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ltpipe.losses import adjusted_loss, class_balanced_weights
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.phases import When
+from ltpipe.interface.streams import Batch
+from ltpipe.mathematics.losses import adjusted_loss, class_balanced_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,15 +26,15 @@ class Config(Spec):
     """beta: 0 is no weighting, 1 is 1 / n_c. start: when the weights begin."""
 
     beta: float = Field(0.9999, ge=0, le=1)
-    start: base.When = 0
+    start: When = 0
 
 
-class Method(base.Method):
+class Method(method.Method):
     """The weights as a buffer."""
 
     def build(self, features: int) -> "nn.Module":
-        return base.buffers(weight=class_balanced_weights(self.problem.counts, self.config.beta))
+        return method.buffers(weight=class_balanced_weights(self.problem.counts, self.config.beta))
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         weight = self.own.weight if self.clock.passed(self.config.start) else None
         return {"loss": adjusted_loss(out.logits, batch.labels, weight=weight)}

@@ -8,23 +8,25 @@ Where the authors' code differs: it (and that of Tang et al., 2022) leaves the b
 batch-norm statistics drift to the class-balanced stream's; `drift: true` does the same.
 """
 
-from ltpipe.methods import base
+from ltpipe.interface import method
+from ltpipe.interface.phases import Phase, Retraining
+from ltpipe.interface.streams import Stream, class_aware
 
 EXAMPLE = {"epochs": 2}
 
 
-class Config(base.Retraining):
+class Config(Retraining):
     """The second stage."""
 
 
-class Method(base.Method):
+class Method(method.Method):
     """One phase, of the head."""
 
-    def needs(self) -> base.Needs:
-        return base.Needs(start_from=True, keeps=("backbone",))
+    def needs(self) -> method.Needs:
+        return method.Needs(start_from=True, keeps=("backbone",))
 
-    def phases(self, whole: base.Phase) -> tuple[base.Phase, ...]:
-        return (self.config.phase(whole, "head"),)
+    def phases(self, schedule: Phase) -> tuple[Phase, ...]:
+        return (self.config.phase(schedule, "head"),)
 
-    def streams(self) -> tuple[base.Stream, ...]:
-        return (base.class_aware(self.problem, self.config.per_class),)
+    def streams(self) -> tuple[Stream, ...]:
+        return (class_aware(self.problem, self.config.per_class),)

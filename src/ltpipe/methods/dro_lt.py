@@ -31,9 +31,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from ltpipe.losses import adjusted_loss
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.phases import Phase, When, at
+from ltpipe.interface.streams import Batch, Stream
+from ltpipe.mathematics.losses import adjusted_loss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,9 +63,9 @@ class Config(Spec):
     robust_weights: Weights = "none"
     per_class: int = Field(4, ge=1)
     images: int | None = Field(None, gt=1)
-    feature_epochs: base.When = 0.4
+    feature_epochs: When = 0.4
     feature_lr: float = Field(0.005, gt=0)
-    classifier_epochs: base.When = 0.1
+    classifier_epochs: When = 0.1
     classifier_lr: float = Field(0.01, gt=0)
     epsilon_assignment: Literal["correct", "reference"] = "correct"
     augment: Literal["schedule", "reference"] = "schedule"
@@ -132,7 +134,7 @@ def raw_of(radius: float, positive: str) -> float:
     return float(np.log(np.expm1(max(radius, 1e-6)))) if positive == "softplus" else radius
 
 
-class Method(base.Method):
+class Method(method.Method):
     """Three phases; centroids and radii in buffers and parameters."""
 
     def own_group(self) -> dict[str, float]:
@@ -155,28 +157,28 @@ class Method(base.Method):
             own.register_buffer("radius", torch.tensor(config.epsilon * scale, dtype=torch.float32))
         return own
 
-    def phases(self, whole: base.Phase) -> tuple[base.Phase, ...]:
+    def phases(self, schedule: Phase) -> tuple[Phase, ...]:
         changes = {"autoaugment": True, "cutout": 16} if self.config.augment == "reference" else {}
-        augment = whole.augmented(**changes).augment
+        augment = schedule.augmented(**changes).augment
 
-        def phase(when: int | float, lr: float, *trainable: str) -> base.Phase:
-            return base.Phase(max(base.at(when, whole.epochs), 1), lr, decay={}, trainable=trainable, augment=augment)
+        def phase(when: int | float, lr: float, *trainable: str) -> Phase:
+            return Phase(max(at(when, schedule.epochs), 1), lr, decay={}, trainable=trainable, augment=augment)
 
         features = phase(self.config.feature_epochs, self.config.feature_lr, "backbone", "own")
         classifier = phase(self.config.classifier_epochs, self.config.classifier_lr, "head")
-        return (features, classifier) if self.started else (whole, features, classifier)
+        return (features, classifier) if self.started else (schedule, features, classifier)
 
     def stage(self) -> int:
         """1, 2 or 3."""
         return self.clock.phase + 1 + self.started
 
-    def streams(self) -> tuple[base.Stream, ...]:
+    def streams(self) -> tuple[Stream, ...]:
         if self.stage() == 1:
-            return (base.Stream(),)
+            return (Stream(),)
         images = self.config.images or int(self.problem.counts.max()) * self.problem.classes
-        return (base.Stream(per_class=self.config.per_class, length=images),)
+        return (Stream(per_class=self.config.per_class, length=images),)
 
-    def begin_epoch(self, embed: base.Embed) -> None:
+    def begin_epoch(self, embed: method.Embed) -> None:
         """Centroids: class means of the training split; C x D sums, not N x D features."""
         import torch
 
@@ -195,7 +197,7 @@ class Method(base.Method):
             return self.own.radius  # type: ignore[no-any-return]
         return radius_of(self.own.radius, self.config.positive)
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         if self.stage() != 2:
             return super().loss(out, batch)
         ce = adjusted_loss(out.logits, batch.labels, weight=self.own.ce_weights)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.streams import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,8 +34,8 @@ def focal_loss(logits: "Tensor", labels: "Tensor", gamma: float) -> "Tensor":
     return (missing**gamma * losses).mean()
 
 
-class Method(base.Method):
+class Method(method.Method):
     """Another loss; no state."""
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         return {"loss": focal_loss(out.logits, batch.labels, self.config.gamma)}

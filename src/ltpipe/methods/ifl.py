@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ltpipe.methods import base
-from ltpipe.methods.base import When
-from ltpipe.specs import Refused, Spec
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.interface import method
+from ltpipe.interface.phases import When, at
+from ltpipe.interface.streams import Batch, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -160,14 +161,14 @@ def irm_penalty(logits: "Tensor", labels: "Tensor") -> "Tensor":
     return (error * logits).mean(dim=0).abs().sum()
 
 
-class Method(base.Around):
+class Method(method.Around):
     """Environments, centres and their schedules; everything else is the base's."""
 
     def build(self, features: int) -> "nn.Module":
         """Centres C x (E D), environments' weights K x N, and with `scores: epoch` the collected scores N."""
         import torch
 
-        if type(self.innermost()).streams is not base.Method.streams:
+        if type(self.innermost()).streams is not method.Method.streams:
             raise Refused("ifl draws the training images itself: its base must have no streams of its own")
         own = super().build(features)
         images, width = len(self.problem.labels), features * self.needs().branches
@@ -180,7 +181,7 @@ class Method(base.Around):
 
     def centre_weight(self, epoch: int) -> float:
         """The centre loss's weight in `epoch`."""
-        starts = [base.at(when, self.clock.epochs) for when in self.config.centre_from]
+        starts = [at(when, self.clock.epochs) for when in self.config.centre_from]
         passed = [a for start, a in zip(starts, self.config.centre_weight, strict=True) if start <= epoch]
         return passed[-1] if passed else 0.0
 
@@ -188,9 +189,9 @@ class Method(base.Around):
         """The environments are drawn anew after `epoch`."""
         if self.config.updates == "every":
             return epoch >= 0
-        return epoch in [base.at(when, self.clock.epochs) for when in self.config.updates]
+        return epoch in [at(when, self.clock.epochs) for when in self.config.updates]
 
-    def begin_epoch(self, embed: base.Embed) -> None:
+    def begin_epoch(self, embed: method.Embed) -> None:
         super().begin_epoch(embed)
         epoch = self.clock.epoch
         update = self.updates_after(epoch - 1)
@@ -204,7 +205,7 @@ class Method(base.Around):
         if self.config.scores == "epoch":
             self.own.scores.fill_(math.nan)
 
-    def _pass(self, embed: base.Embed) -> "tuple[Tensor, Tensor]":
+    def _pass(self, embed: method.Embed) -> "tuple[Tensor, Tensor]":
         """One pass over the training split: scores N and class means C x (E D)."""
         import torch
 
@@ -226,16 +227,16 @@ class Method(base.Around):
         for number, scale in enumerate(SCALES[self.config.streams], start=1):
             self.own.weights[number] = pareto_weights(filled, labels, self.problem.classes, scale)
         if self.config.prior == "stream":
-            self.base.restream(stream_prior(self.own.weights, labels, self.problem.classes))
+            self.base.class_prior_changed(stream_prior(self.own.weights, labels, self.problem.classes))
 
-    def streams(self) -> tuple[base.Stream, ...]:
+    def streams(self) -> tuple[Stream, ...]:
         images, count = len(self.problem.labels), len(self.own.weights)
         length = images if self.config.steps == "reference" else -(-images // count)
-        return tuple(base.Stream(weights=weights, length=length) for weights in self.own.weights)
+        return tuple(Stream(weights=weights, length=length) for weights in self.own.weights)
 
-    def batch(self, streams: tuple[base.Batch, ...]) -> base.Batch:
+    def batch(self, streams: tuple[Batch, ...]) -> Batch:
         """The environments' batches as one, as which the base gets it."""
-        return self.base.batch((base.Method.batch(self, streams),))
+        return self.base.batch((method.Method.batch(self, streams),))
 
     def _placed(self, features: "Tensor") -> "Tensor":
         """Features as the centres have them: experts side by side, of unit length for the cosine."""
@@ -244,7 +245,7 @@ class Method(base.Around):
         flat = features.flatten(1)
         return F.normalize(flat, dim=1) if self.config.centre == "cosine" else flat
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         parts = super().loss(out, batch)
         if weight := self.centre_weight(self.clock.epoch):
             features, centres = out.features.flatten(1), self.own.centres
@@ -259,7 +260,7 @@ class Method(base.Around):
             parts |= {"loss": parts["loss"] + self.config.penalty_weight * factor * penalty, "penalty": penalty}
         return parts
 
-    def after_step(self, out: "Output", batch: base.Batch) -> None:
+    def after_step(self, out: "Output", batch: Batch) -> None:
         super().after_step(out, batch)
         if self.config.scores == "epoch" and self.updates_after(self.clock.epoch):
             self.own.scores[batch.index] = out.logits.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
@@ -269,7 +270,7 @@ class Method(base.Around):
             if batch.other is not None:
                 move_centres(self.own.centres, features, batch.other, step * (1 - batch.share))
 
-    def finish(self, network: "Network", embed: base.Embed) -> dict[str, Any]:
+    def finish(self, network: "Network", embed: method.Embed) -> dict[str, Any]:
         import torch
 
         labels = torch.as_tensor(self.problem.labels, device=self.own.weights.device)

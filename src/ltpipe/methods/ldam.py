@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ltpipe.losses import adjusted_loss, class_balanced_weights, ldam_margins
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.phases import When
+from ltpipe.interface.streams import Batch
+from ltpipe.mathematics.losses import adjusted_loss, class_balanced_weights, ldam_margins
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,26 +34,26 @@ class Config(Spec):
 
     margin: float = Field(0.5, ge=0)
     scale: float = Field(30.0, gt=0)
-    drw: base.When | None = None
+    drw: When | None = None
     beta: float = Field(0.9999, ge=0, le=1)
 
 
-class Method(base.Method):
+class Method(method.Method):
     """A cosine head, and margins and weights as buffers."""
 
     def head(self, features: int) -> "nn.Module":
-        from ltpipe.models.heads import Cosine
+        from ltpipe.layers.heads import Cosine
 
         return Cosine(features, self.problem.classes, self.config.scale)
 
     def build(self, features: int) -> "nn.Module":
         counts, config = self.problem.counts, self.config
-        return base.buffers(
+        return method.buffers(
             margin=config.scale * ldam_margins(counts, config.margin),
             weight=class_balanced_weights(counts, config.beta),
         )
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         late = self.config.drw is not None and self.clock.passed(self.config.drw)
         weight = self.own.weight if late else None
         return {"loss": adjusted_loss(out.logits, batch.labels, margin=self.own.margin, weight=weight)}

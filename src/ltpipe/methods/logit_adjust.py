@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltpipe.losses import adjusted_loss, log_prior
-from ltpipe.methods import base
-from ltpipe.specs import Spec
-from ltpipe.tau import choose
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.phases import Phase
+from ltpipe.interface.streams import Batch
+from ltpipe.mathematics.losses import adjusted_loss, log_prior
+from ltpipe.mathematics.tau import choose
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,7 +48,7 @@ class Config(Spec):
         return self
 
 
-class Method(base.Method):
+class Method(method.Method):
     """The adjustment as a buffer: of the loss, or of the exported prediction."""
 
     def build(self, features: int) -> "nn.Module":
@@ -61,24 +63,24 @@ class Method(base.Method):
         own.register_buffer("tau", torch.tensor(tau))
         return own
 
-    def restream(self, prior: "Tensor") -> None:
+    def class_prior_changed(self, prior: "Tensor") -> None:
         self.own.log_prior.copy_(prior.log())
         self.own.margin.copy_(prior**-0.25)
 
-    def phases(self, whole: base.Phase) -> tuple[base.Phase, ...]:
+    def phases(self, schedule: Phase) -> tuple[Phase, ...]:
         """Post-hoc from a finished run trains nothing; post-hoc without one trains cross-entropy first."""
-        return () if self.started and self.config.form == "post_hoc" else (whole,)
+        return () if self.started and self.config.form == "post_hoc" else (schedule,)
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         if self.config.form == "post_hoc":
             return super().loss(out, batch)
         margin = self.own.margin if self.config.margin == "adaptive" else None
         return {"loss": adjusted_loss(out.logits, batch.labels, self.own.tau * self.own.log_prior, margin)}
 
-    def finish(self, network: "Network", embed: base.Embed) -> dict[str, Any]:
+    def finish(self, network: "Network", embed: method.Embed) -> dict[str, Any]:
         if self.config.tau != "val":
             return {}
-        val = base.whole(embed("val"))
+        val = method.concatenate(embed("val"))
         found = choose(lambda tau: val.logits - tau * self.own.log_prior, val.labels, self.problem.classes)
         self.own.tau.fill_(found["tau"])
         return found

@@ -8,7 +8,9 @@ class-balanced stream's; `drift: true` does the same.
 
 from typing import TYPE_CHECKING
 
-from ltpipe.methods import base
+from ltpipe.interface import method
+from ltpipe.interface.phases import Phase, Retraining
+from ltpipe.interface.streams import Batch, Stream, class_aware
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,15 +20,15 @@ if TYPE_CHECKING:
 EXAMPLE = {"epochs": 2}
 
 
-class Config(base.Retraining):
+class Config(Retraining):
     """The second stage."""
 
 
-class Method(base.Method):
+class Method(method.Method):
     """One phase, of the scales."""
 
-    def needs(self) -> base.Needs:
-        return base.Needs(start_from=True)
+    def needs(self) -> method.Needs:
+        return method.Needs(start_from=True)
 
     def build(self, features: int) -> "nn.Module":
         import torch
@@ -36,13 +38,13 @@ class Method(base.Method):
         own.scale = nn.Parameter(torch.ones(self.problem.classes))
         return own
 
-    def phases(self, whole: base.Phase) -> tuple[base.Phase, ...]:
-        return (self.config.phase(whole, "own"),)
+    def phases(self, schedule: Phase) -> tuple[Phase, ...]:
+        return (self.config.phase(schedule, "own"),)
 
-    def streams(self) -> tuple[base.Stream, ...]:
-        return (base.class_aware(self.problem, self.config.per_class),)
+    def streams(self) -> tuple[Stream, ...]:
+        return (class_aware(self.problem, self.config.per_class),)
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         from torch.nn import functional as F
 
         return {"loss": F.cross_entropy(self.predict(out), batch.labels)}

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ltpipe.losses import mixed_loss
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.streams import Batch
+from ltpipe.mathematics.losses import mixed_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,18 +24,18 @@ class Config(Spec):
     alpha: float = Field(1.0, gt=0)
 
 
-class Method(base.Method):
+class Method(method.Method):
     """Mixes before the forward pass. The global CPU generator draws: it is part of every resume point."""
 
-    def batch(self, streams: tuple[base.Batch, ...]) -> base.Batch:
+    def batch(self, streams: tuple[Batch, ...]) -> Batch:
         import torch
 
         batch = super().batch(streams)
         share = float(torch.distributions.Beta(self.config.alpha, self.config.alpha).sample())
         partner = torch.randperm(len(batch.labels)).to(batch.labels.device)
         images = share * batch.images + (1 - share) * batch.images[partner]
-        return base.Batch(images, batch.labels, batch.index, batch.labels[partner], share)
+        return Batch(images, batch.labels, batch.index, batch.labels[partner], share)
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         assert batch.other is not None
         return {"loss": mixed_loss(out.logits, batch.labels, batch.other, batch.share)}

@@ -6,8 +6,9 @@ it on for one run of a benchmark, in every phase of the base.
 
 from typing import Any
 
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.phases import Phase
 
 
 class Config(Spec):
@@ -16,8 +17,8 @@ class Config(Spec):
     base: str | dict[str, Any] = "ce"
 
 
-class Method(base.Around):
+class Method(method.Around):
     """The base's phases with other augmentation."""
 
-    def phases(self, whole: base.Phase) -> tuple[base.Phase, ...]:
-        return super().phases(whole.augmented(randaug=True))
+    def phases(self, schedule: Phase) -> tuple[Phase, ...]:
+        return super().phases(schedule.augmented(randaug=True))

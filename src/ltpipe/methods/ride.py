@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from ltpipe.losses import adjusted_loss, class_balanced_weights, ldam_margins
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.phases import When
+from ltpipe.interface.streams import Batch
+from ltpipe.mathematics.losses import adjusted_loss, class_balanced_weights, ldam_margins
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +38,7 @@ class Config(Spec):
     scale: float = Field(30.0, gt=0)
     margin: float = Field(0.5, ge=0)
     diversity: float = -0.2
-    reweight: base.When | None = 0.8
+    reweight: When | None = 0.8
     beta: float = Field(0.9999, ge=0, le=1)
     balance: float = Field(0.02, ge=0, le=1)
 
@@ -59,27 +61,27 @@ def divergence(experts: "Tensor", temperature: "Tensor") -> "Tensor":
     return temperature.mean() ** 2 * (mean.exp() * (mean - each)).sum(dim=2).mean(dim=0).sum()
 
 
-class Method(base.Method):
+class Method(method.Method):
     """Experts with cosine heads; margins, weights and temperatures as buffers."""
 
-    def needs(self) -> base.Needs:
-        return base.Needs(branches=self.config.experts, narrow=base.NARROW)
+    def needs(self) -> method.Needs:
+        return method.Needs(branches=self.config.experts, narrow=method.NARROW)
 
     def head(self, features: int) -> "nn.Module":
-        from ltpipe.models.heads import Cosine, PerExpert
+        from ltpipe.layers.heads import Cosine, PerExpert
 
         scale, classes = self.config.scale, self.problem.classes
         return PerExpert([Cosine(features, classes, scale) for _ in range(self.config.experts)])
 
     def build(self, features: int) -> "nn.Module":
         counts, config = self.problem.counts, self.config
-        return base.buffers(
+        return method.buffers(
             margin=config.scale * ldam_margins(counts, config.margin),
             weight=class_balanced_weights(counts, config.beta),
             temperature=class_temperatures(self.problem.prior, config.balance),
         )
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         import torch
 
         assert out.experts is not None

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from ltpipe.losses import adjusted_loss, log_prior
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.streams import Batch
+from ltpipe.mathematics.losses import adjusted_loss, log_prior
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,16 +48,16 @@ def expert_shifts(log_pi: "Tensor", tau: float) -> "Tensor":
     return torch.stack([torch.zeros_like(log_pi), log_pi, log_pi - tau * inverse(log_pi)])
 
 
-class Method(base.Method):
+class Method(method.Method):
     """Three experts; the prior as a buffer."""
 
-    def needs(self) -> base.Needs:
-        return base.Needs(branches=3, narrow=base.NARROW)
+    def needs(self) -> method.Needs:
+        return method.Needs(branches=3, narrow=method.NARROW)
 
     def head(self, features: int) -> "nn.Module":
         from torch import nn
 
-        from ltpipe.models.heads import Cosine, PerExpert
+        from ltpipe.layers.heads import Cosine, PerExpert
 
         classes, config = self.problem.classes, self.config
         if config.head == "linear":
@@ -64,12 +65,12 @@ class Method(base.Method):
         return PerExpert([Cosine(features, classes, config.scale) for _ in range(3)])
 
     def build(self, features: int) -> "nn.Module":
-        return base.buffers(log_prior=log_prior(self.problem.prior))
+        return method.buffers(log_prior=log_prior(self.problem.prior))
 
-    def restream(self, prior: "Tensor") -> None:
+    def class_prior_changed(self, prior: "Tensor") -> None:
         self.own.log_prior.copy_(prior.log())
 
-    def loss(self, out: "Output", batch: base.Batch) -> "dict[str, Tensor]":
+    def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         import torch
 
         assert out.experts is not None

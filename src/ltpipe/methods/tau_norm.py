@@ -8,9 +8,10 @@ Where the authors' code differs: it prints every tau on the split it is given, w
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from ltpipe.methods import base
-from ltpipe.specs import Spec
-from ltpipe.tau import choose
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.phases import Phase
+from ltpipe.mathematics.tau import choose
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,16 +30,16 @@ def normalised(weight: "Tensor", tau: float) -> "Tensor":
     return weight / weight.norm(dim=1, keepdim=True).clamp(min=1e-12) ** tau
 
 
-class Method(base.Method):
+class Method(method.Method):
     """Other weights at the end."""
 
-    def needs(self) -> base.Needs:
-        return base.Needs(start_from=True)
+    def needs(self) -> method.Needs:
+        return method.Needs(start_from=True)
 
-    def phases(self, whole: base.Phase) -> tuple[base.Phase, ...]:
+    def phases(self, schedule: Phase) -> tuple[Phase, ...]:
         return ()
 
-    def finish(self, network: "Network", embed: base.Embed) -> dict[str, Any]:
+    def finish(self, network: "Network", embed: method.Embed) -> dict[str, Any]:
         import torch
         from torch import nn
 
@@ -47,7 +48,7 @@ class Method(base.Method):
         weight = head.weight.detach()
         found: dict[str, Any] = {"tau": self.config.tau}
         if self.config.tau == "val":
-            val = base.whole(embed("val"))
+            val = method.concatenate(embed("val"))
             found = choose(lambda tau: val.features @ normalised(weight, tau).T, val.labels, self.problem.classes)
         with torch.no_grad():
             head.weight.copy_(normalised(weight, found["tau"]))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ltpipe.methods import base
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.interface import method
+from ltpipe.interface.streams import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,11 +44,11 @@ def without_direction(each: "Tensor", features: "Tensor", mean: "Tensor", effect
     return (each - alpha * likeness * effect).mean(dim=1)
 
 
-class Method(base.Method):
+class Method(method.Method):
     """A multi-head classifier; the moving average as a buffer."""
 
     def head(self, features: int) -> "nn.Module":
-        from ltpipe.models.heads import MultiHead
+        from ltpipe.layers.heads import MultiHead
 
         config = self.config
         # predict() asks it for the direction's logits; it is the network's head, which checkpoints hold
@@ -57,9 +58,9 @@ class Method(base.Method):
     def build(self, features: int) -> "nn.Module":
         import numpy as np
 
-        return base.buffers(mean=np.zeros(features))
+        return method.buffers(mean=np.zeros(features))
 
-    def after_step(self, out: "Output", batch: base.Batch) -> None:
+    def after_step(self, out: "Output", batch: Batch) -> None:
         self.own.mean.lerp_(out.features.mean(dim=0), 1 - self.config.momentum)
 
     def predict(self, out: "Output") -> "Tensor":

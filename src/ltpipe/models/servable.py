@@ -1,30 +1,18 @@
-"""What is exported: raw images in, logits and probabilities out."""
+"""Servable: the module that is exported. Raw images in, logits and probabilities out."""
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
+from ltpipe.models.model import Model
 from ltpipe.models.network import Network, Output
-from ltpipe.models.spec import Model
-
-
-def centred(pixels: Tensor, size: int) -> Tensor:
-    """The centre of B x H x W x 3 images, B x size x size x 3. Raises ValueError where they are smaller."""
-    if pixels.shape[1:3] == (size, size):
-        return pixels
-    if min(pixels.shape[1:3]) < size:
-        raise ValueError(
-            f"images of {pixels.shape[1]} x {pixels.shape[2]} pixels are smaller than the network's, {size}"
-        )
-    top, left = ((side - size) // 2 for side in pixels.shape[1:3])
-    return pixels[:, top : top + size, left : left + size]
+from ltpipe.models.pixels import channel_scale, normalise
 
 
 class Servable(nn.Module):
-    """uint8 B x H x W x 3 -> logits and probabilities, float32 B x C, by the method's predict().
+    """uint8 B x H x W x 3 -> logits and probabilities, float32 B x C, through the method's predict().
 
-    Larger images than the network's size give their centre.
+    Images larger than the network's size are cut to their centre.
     """
 
     mean: Tensor
@@ -33,11 +21,9 @@ class Servable(nn.Module):
     def __init__(self, network: Network, predict: Callable[[Output], Tensor], model: Model) -> None:
         super().__init__()
         self.network, self.predict, self.size = network, predict, model.image
-        self.register_buffer("mean", 255 * torch.tensor(model.mean))
-        self.register_buffer("std", 255 * torch.tensor(model.std))
+        self.register_buffer("mean", channel_scale(model.mean))
+        self.register_buffer("std", channel_scale(model.std))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        centre = centred(image, self.size).to(torch.float32)
-        normal = ((centre - self.mean) / self.std).permute(0, 3, 1, 2)
-        logits = self.predict(self.network(normal))
+        logits = self.predict(self.network(normalise(image, self.size, self.mean, self.std)))
         return logits, logits.softmax(dim=-1)

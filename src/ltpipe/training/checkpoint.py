@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ltpipe.atomic import write
+from ltpipe.storage.atomic import write
 
 
 def save_resume(path: Path, state: Mapping[str, Any]) -> None:

@@ -7,8 +7,9 @@ optimiser, the global generators and the log, so that a resumed run equals an un
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,20 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ltpipe.data.manifest import GROUPS
-from ltpipe.methods.base import Augment, Batch, Embedding, Method, Phase, Problem
-from ltpipe.models.branches import Branches
+from ltpipe.config.spec import Refused
+from ltpipe.interface.method import Embedding, Method
+from ltpipe.interface.phases import Augment, Phase
+from ltpipe.interface.streams import Batch, Problem
+from ltpipe.layers.branches import Branches
+from ltpipe.models.model import Model
 from ltpipe.models.network import Network, Output
-from ltpipe.models.spec import Model
-from ltpipe.runs import Run, build
-from ltpipe.specs import Refused
+from ltpipe.models.pixels import channel_scale, normalise
+from ltpipe.recipe.run import Run, build
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.manifest import GROUPS
 from ltpipe.training import checkpoint, determinism, optimiser, samplers
-from ltpipe.training.images import Images, augmented, normalise
-from ltpipe.training.schedule import Schedule
+from ltpipe.training.augment.batch import augment_batch
+from ltpipe.training.images import SplitImages
 
 log = logging.getLogger("ltpipe.training")
 CHUNK = 512  # images of one forward pass without gradients
@@ -41,8 +46,8 @@ class Task:
     model: Model
     seed: int
     classes: int
-    train: Images
-    val: Images
+    train: SplitImages
+    val: SplitImages
     fingerprint: str
     resume: Path
     start: dict[str, torch.Tensor] | None = None
@@ -51,6 +56,12 @@ class Task:
     def device(self) -> torch.device:
         """Where the network trains."""
         return self.train.device
+
+    @cached_property
+    def normalise(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """uint8 B x H x W x 3 -> the network's input; its constants are on the device once, not copied every step."""
+        mean, std = (channel_scale(values, self.device) for values in (self.model.mean, self.model.std))
+        return partial(normalise, size=self.model.image, mean=mean, std=std)
 
 
 @dataclass
@@ -97,7 +108,7 @@ def _fresh(task: Task) -> State:
     network, method = build(task.run, task.model, problem)
     for part in network.backbone.modules():
         if isinstance(part, Branches):
-            part.split = method.needs().split
+            part.partition_batch = method.needs().partition_batch
     if task.start is not None:
         kept = {k: v for k, v in task.start.items() if k.split(".")[0] in method.needs().keeps}
         new = {k: v for k, v in network.state_dict().items() if k.split(".")[0] not in method.needs().keeps}
@@ -137,7 +148,7 @@ def _run_epoch(task: Task, state: State, phase: Phase, sgd: torch.optim.SGD | No
     totals = {name: torch.tensor(value, device=task.device, dtype=torch.float64) for name, value in state.sums.items()}
     title = f"{task.name} epoch {state.method.clock.epoch + 1}"
     bar = tqdm(total=len(steps), initial=start, desc=title, leave=False, disable=None)
-    for step, rows, pixels in task.train.ahead(steps, start):
+    for step, rows, pixels in task.train.prefetch(steps, start):
         seen += sum(map(len, rows))
         _add(totals, _step(task, state, sgd, rows, pixels, step))
         bar.update(1)
@@ -190,8 +201,8 @@ def _step(
 
 
 def _batch(task: Task, state: State, rows: torch.Tensor, pixels: torch.Tensor, generator: torch.Generator) -> Batch:
-    images = augmented(pixels, state.augment, generator, task.model.image)
-    return Batch(normalise(images, task.model), task.train.labels[rows], rows)
+    images = augment_batch(pixels, state.augment, generator, task.model.image)
+    return Batch(task.normalise(images), task.train.labels[rows], rows)
 
 
 def forward(network: Network, images: torch.Tensor, precision: str) -> Output:
@@ -208,10 +219,10 @@ def _add(totals: dict[str, torch.Tensor], more: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def _embed(task: Task, state: State, split: str) -> Iterator[Embedding]:
-    images: Images = getattr(task, split)
+    images: SplitImages = getattr(task, split)
     state.network.eval()
     for pixels, labels, index in images.chunks(CHUNK):
-        out = forward(state.network, normalise(pixels, task.model), task.schedule.precision)
+        out = forward(state.network, task.normalise(pixels), task.schedule.precision)
         yield Embedding(out.features, out.logits, labels, index)
 
 
@@ -245,7 +256,7 @@ def _validate(task: Task, state: State) -> dict[str, float]:
 
 def _right(task: Task, state: State) -> Iterator[torch.Tensor]:
     for pixels, labels, _ in task.val.chunks(CHUNK):
-        out = forward(state.network, normalise(pixels, task.model), task.schedule.precision)
+        out = forward(state.network, task.normalise(pixels), task.schedule.precision)
         yield state.method.predict(out).argmax(dim=1) == labels
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from ltpipe.methods.base import Method, Phase
+from ltpipe.interface.method import Method
+from ltpipe.interface.phases import Phase
 from ltpipe.models.network import Network
-from ltpipe.training.schedule import Schedule
+from ltpipe.recipe.schedule import Schedule
 
 
 def rate(phase: Phase, epoch: int) -> float:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ltpipe.methods.base import Stream
+from ltpipe.interface.streams import Stream
 
 
 def class_aware(labels: Tensor, per_class: int, length: int, generator: torch.Generator) -> Tensor:
@@ -49,18 +49,18 @@ def order(stream: Stream, labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(streams: tuple[Stream, ...], orders: list[Tensor], batch: int) -> list[list[Tensor]]:
-    """Each step's rows, one tensor a stream. The streams share a batch, except those that are `whole`.
+    """Each step's rows, one tensor a stream. The streams share a batch, except those that are `own_batch`.
 
     Every stream is used to its end where their lengths agree; the shortest ends the epoch. A last batch of a single
-    image, or of one of a `whole` stream, is left out: batch norm has no variance of one value.
+    image, or of one of a `own_batch` stream, is left out: batch norm has no variance of one value.
     """
-    sharing = sum(not s.whole for s in streams)
-    sizes = [batch if s.whole else batch // sharing for s in streams]
+    sharing = sum(not s.own_batch for s in streams)
+    sizes = [batch if s.own_batch else batch // sharing for s in streams]
     if min(sizes) < 1:
         raise ValueError(f"batch {batch} is too small for {len(streams)} streams")
     chunks = [o.split(size) for o, size in zip(orders, sizes, strict=True)]
     steps = [list(step) for step in zip(*chunks, strict=False)]
-    alone = [len(rows) for rows, s in zip(steps[-1], streams, strict=True) if s.whole] if steps else []
+    alone = [len(rows) for rows, s in zip(steps[-1], streams, strict=True) if s.own_batch] if steps else []
     if steps and min(sum(map(len, steps[-1])), *alone, 2) < 2:
         steps.pop()
     return steps

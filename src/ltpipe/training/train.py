@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ltpipe.data.manifest import GROUPS, class_names, data_version
-from ltpipe.data.tables import Table
-from ltpipe.models.spec import Model
-from ltpipe.provenance import code_version
-from ltpipe.runs import Run
-from ltpipe.specs import Refused
-from ltpipe.training.schedule import Schedule
+from ltpipe.config.spec import Refused
+from ltpipe.models.model import Model
+from ltpipe.recipe.run import Run
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.manifest import GROUPS, class_names, data_version
+from ltpipe.storage.provenance import code_version
+from ltpipe.storage.table import Table
 
 
 def train(
@@ -39,7 +39,7 @@ def train(
     import pandas as pd
     import torch
 
-    from ltpipe import weights
+    from ltpipe.storage import weights
     from ltpipe.training import loop
 
     schedule = schedule.changed(run.schedule)
@@ -83,7 +83,7 @@ def provenance(
         "cell": cell,
         "seed": seed,
         "data": data_version(manifest, images),
-        "code": code_version([__name__, *run.modules(), *model.modules()]),
+        "code": code_version(code_modules(run, model)),
         "classes": names,
         "classes_counts": np.bincount(labels, minlength=len(names)).tolist(),
         "parameters": {name: block.model_dump(mode="json", exclude=exclude) for name, block in blocks.items()},
@@ -91,12 +91,17 @@ def provenance(
     }
 
 
+def code_modules(run: Run, model: Model) -> frozenset[str]:
+    """Return the modules whose code, with everything that they import, decides the weights of a run."""
+    return frozenset({__name__}) | run.modules() | model.modules()
+
+
 def _split(manifest: Table, images: np.ndarray, split: str, device: Any, resident: float) -> Any:
-    from ltpipe.training.images import Images
+    from ltpipe.training.images import SplitImages
 
     rows = manifest[manifest["split"] == split]
     if rows.empty:
         valid = ", ".join(sorted(manifest["split"].unique()))
         raise Refused(f"the manifest has no image in split {split!r}; it has: {valid}")
     groups = np.array([GROUPS.index(group) for group in rows["group"]])
-    return Images.of(images, rows["row"].to_numpy(), rows["label"].to_numpy(), groups, device, resident * 1e9)
+    return SplitImages.of(images, rows["row"].to_numpy(), rows["label"].to_numpy(), groups, device, resident * 1e9)

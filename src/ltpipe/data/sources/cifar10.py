@@ -1,7 +1,7 @@
 """CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 in ten classes, from the official binary archive.
 
 Order: data_batch_1 to data_batch_5, then test_batch, as in the files. Long-tailed subsets are defined on the order of
-the python archive; that it is the same one cannot be checked here (see ltpipe.data.cifar).
+the python archive; that it is the same one cannot be checked here (see ltpipe.data.acquire.cifar_binary).
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ltpipe.data import cifar
-from ltpipe.data.download import Remote
-from ltpipe.data.tables import Table
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.data.acquire import cifar_binary
+from ltpipe.data.acquire.download import Remote
+from ltpipe.storage.table import Table
 
 NOTICE = """CIFAR-10, A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
-https://www.cs.toronto.edu/~kriz/cifar.html. The page states no licence and asks that the report be cited.
+https://www.cs.toronto.edu/~kriz/cifar_binary.html. The page states no licence and asks that the report be cited.
 """
 
-LAYOUT = cifar.Layout(
+LAYOUT = cifar_binary.Layout(
     remote=Remote(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530", 170_052_171
     ),
@@ -34,11 +34,11 @@ class Config(Spec):
     """No options."""
 
 
-def fetch(config: Config, raw: Path) -> Table:
+def build_index(config: Config, raw: Path) -> Table:
     """Index of 60,000 images; the archive (170 MB) is fetched where it is not there."""
-    return cifar.index(LAYOUT, raw)
+    return cifar_binary.index(LAYOUT, raw)
 
 
-def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
     """The images of `files`; size must be 32."""
-    return cifar.images(LAYOUT, raw, files, size)
+    return cifar_binary.images(LAYOUT, raw, files, size)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data.tables import Table
-from ltpipe.specs import Refused, Spec
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.storage.table import Table
 
 NOTICE = """Optical Recognition of Handwritten Digits (test part), E. Alpaydin and C. Kaynak, UCI Machine Learning
 Repository, https://doi.org/10.24432/C50P49, licence CC BY 4.0. Shipped with scikit-learn (BSD-3-Clause).
@@ -53,7 +53,7 @@ def colour(ink: np.ndarray, noise: float, random: np.random.RandomState) -> np.n
     return np.clip(np.rint(clean + noise * random.standard_normal(clean.shape)), 0, 255).astype(np.uint8)
 
 
-def fetch(config: Config, raw: Path) -> Table:
+def build_index(config: Config, raw: Path) -> Table:
     """Index of 10,782 images; nothing is downloaded."""
     import pandas as pd
     from sklearn.datasets import load_digits
@@ -73,7 +73,7 @@ def fetch(config: Config, raw: Path) -> Table:
     )
 
 
-def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
     """The images of `files`; every image is drawn, so that one image's noise does not depend on which are asked for.
 
     RandomState, not Generator: its stream is frozen (NumPy NEP 19), so that the images are the same in any version.

@@ -38,11 +38,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.data.acquire.image_lists import first
+from ltpipe.data.acquire.local_folder import link
 from ltpipe.data.decode import broken, decode
-from ltpipe.data.lists import first
-from ltpipe.data.local import link
-from ltpipe.data.tables import Table
-from ltpipe.specs import Refused, Spec
+from ltpipe.storage.table import Table
 
 NOTICE = "The user's own images: their licence is the user's to know.\n"
 
@@ -70,7 +70,7 @@ class Row(NamedTuple):
     split: str = ""
 
 
-def fetch(config: Config, raw: Path) -> Table:
+def build_index(config: Config, raw: Path) -> Table:
     """Index of the images, in the order of their paths (class folders) or of the CSV's lines."""
     import pandas as pd
 
@@ -248,6 +248,6 @@ def _numbers(names: Iterable[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(found)}
 
 
-def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
     """The images of `files` at `size`; see ltpipe.data.decode."""
     return decode([raw / file for file in files], size)

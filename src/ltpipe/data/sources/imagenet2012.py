@@ -24,11 +24,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data import lists
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.data.acquire import image_lists
+from ltpipe.data.acquire.local_folder import Dataset, place
 from ltpipe.data.decode import decode
-from ltpipe.data.local import Dataset, place
-from ltpipe.data.tables import Table
-from ltpipe.specs import Refused, Spec
+from ltpipe.storage.table import Table
 
 NOTICE = """ImageNet ILSVRC 2012 (Russakovsky et al., IJCV 2015), https://image-net.org/download: terms of access:
 non-commercial research and education; the pictures belong to their owners and may not be passed on.
@@ -56,9 +56,9 @@ DATASET = Dataset(
 
 CLASSES = 1000
 LISTS = {
-    "train": lists.official("ImageNet_LT", "ImageNet_LT_train.txt", "a063f095fcd475db4cf8b0658c4b73955535bbf9"),
-    "val": lists.official("ImageNet_LT", "ImageNet_LT_val.txt", "3ed3188b2f44829ce2dec1cc27040d8d40984088"),
-    "test": lists.official("ImageNet_LT", "ImageNet_LT_test.txt", "76a2fb9749d6cd29e765cc4f8c270f2504131e2f"),
+    "train": image_lists.official("ImageNet_LT", "ImageNet_LT_train.txt", "a063f095fcd475db4cf8b0658c4b73955535bbf9"),
+    "val": image_lists.official("ImageNet_LT", "ImageNet_LT_val.txt", "3ed3188b2f44829ce2dec1cc27040d8d40984088"),
+    "test": image_lists.official("ImageNet_LT", "ImageNet_LT_test.txt", "76a2fb9749d6cd29e765cc4f8c270f2504131e2f"),
 }
 
 
@@ -69,7 +69,7 @@ class Config(Spec):
     lists: Literal["none", "imagenet_lt"] = "none"
 
 
-def fetch(config: Config, raw: Path) -> Table:
+def build_index(config: Config, raw: Path) -> Table:
     """Index of ILSVRC 2012 (1,331,167 images) or of ImageNet-LT (185,846)."""
     import pandas as pd
 
@@ -110,9 +110,9 @@ def _all(raw: Path, wnids: Sequence[str]) -> Iterator[tuple[str, int, str]]:
 def _listed(raw: Path) -> Iterator[tuple[str, int, str]]:
     """The lists' images; ILSVRC val images are where they lie here, flat or in class folders."""
     flat = _is_flat(raw)
-    for split, entries in lists.load(LISTS, raw, CLASSES).items():
+    for split, entries in image_lists.load(LISTS, raw, CLASSES).items():
         files = [_flattened(entry.file) if flat else entry.file for entry in entries]
-        lists.present(files, raw, f"source imagenet2012, list {LISTS[split].name}")
+        image_lists.present(files, raw, f"source imagenet2012, list {LISTS[split].name}")
         yield from ((split, entry.label, file) for entry, file in zip(entries, files, strict=True))
 
 
@@ -175,6 +175,6 @@ def _names(raw: Path, wnids: Sequence[str]) -> list[str]:
     return [known.get(wnid, wnid) for wnid in wnids]
 
 
-def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
     """The images of `files` at `size`; see ltpipe.data.decode."""
     return decode([raw / file for file in files], size)

@@ -1,7 +1,7 @@
 """iNaturalist 2018: 8,142 species, 437,513 training and 24,426 val images (the field's test set), from a local folder.
 
 The number of a class is the number of its folder. Which images and in which order is what the official lists say;
-what lists may hold: ltpipe.data.lists.
+what lists may hold: ltpipe.data.acquire.image_lists.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data import lists
+from ltpipe.config.spec import Spec
+from ltpipe.data.acquire import image_lists
+from ltpipe.data.acquire.local_folder import Dataset, place
 from ltpipe.data.decode import decode
-from ltpipe.data.local import Dataset, place
-from ltpipe.data.tables import Table
-from ltpipe.specs import Spec
+from ltpipe.storage.table import Table
 
 NOTICE = """iNaturalist 2018 competition (Van Horn et al., CVPR 2018), https://github.com/visipedia/inat_comp: terms:
 non-commercial research and education; each photograph has its own author and licence.
@@ -35,8 +35,10 @@ DATASET = Dataset(
 
 CLASSES = 8142
 LISTS = {
-    "train": lists.official("iNaturalist18", "iNaturalist18_train.txt", "4accdb7584d2f0a5106c40a33ed6afa392189bcc"),
-    "val": lists.official("iNaturalist18", "iNaturalist18_val.txt", "4c23900857fd0f5adcd4cc0dffef345039eeb05f"),
+    "train": image_lists.official(
+        "iNaturalist18", "iNaturalist18_train.txt", "4accdb7584d2f0a5106c40a33ed6afa392189bcc"
+    ),
+    "val": image_lists.official("iNaturalist18", "iNaturalist18_val.txt", "4c23900857fd0f5adcd4cc0dffef345039eeb05f"),
 }
 
 
@@ -48,14 +50,14 @@ class Config(Spec):
     )
 
 
-def fetch(config: Config, raw: Path) -> Table:
+def build_index(config: Config, raw: Path) -> Table:
     """Index of 461,939 images; class_name is "<super category> <class>" (the release hides the species)."""
     place(DATASET, config.root, raw)
-    table = lists.index(LISTS, raw, CLASSES, f"source {DATASET.source}")
+    table = image_lists.index(LISTS, raw, CLASSES, f"source {DATASET.source}")
     parts = table["file"].str.split("/")
     return table.assign(class_name=parts.str[-3] + " " + parts.str[-2])
 
 
-def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
     """The images of `files` at `size`; see ltpipe.data.decode."""
     return decode([raw / file for file in files], size)

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ltpipe.atomic import write
-from ltpipe.data import jbl, lists
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.data.acquire import image_lists, joblib_reader
+from ltpipe.data.acquire.download import Remote, get
+from ltpipe.data.acquire.local_folder import Dataset, place
+from ltpipe.data.acquire.unpack import unpack
 from ltpipe.data.decode import decode
-from ltpipe.data.download import Remote, get
-from ltpipe.data.local import Dataset, place
-from ltpipe.data.tables import Table
-from ltpipe.data.unpack import unpack
-from ltpipe.specs import Refused, Spec
+from ltpipe.storage.atomic import write
+from ltpipe.storage.table import Table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,14 +88,14 @@ class Patch(NamedTuple):
     name: str
 
 
-def fetch(config: Config, raw: Path) -> Table:
+def build_index(config: Config, raw: Path) -> Table:
     """Index of 188,426 patches by key; `file` is the patch's row in raw/patches.json, which this writes."""
     import pandas as pd
 
     place(DATASET, config.root, raw)
-    content = jbl.load(get(ATTRIBUTES, raw))
+    content = joblib_reader.load(get(ATTRIBUTES, raw))
     patches = _patches(content, _annotations(raw))
-    lists.present(sorted({patch.file for patch in patches}), raw, f"source {DATASET.source}")
+    image_lists.present(sorted({patch.file for patch in patches}), raw, f"source {DATASET.source}")
     write(raw / PATCHES, json.dumps([[patch.file, *patch.box] for patch in patches]).encode())
     names = pd.Series([patch.name for patch in patches])
     photos = [patch.file.rsplit("/", 1)[-1].removesuffix(".jpg") for patch in patches]
@@ -185,7 +185,7 @@ def cut(image: "Image", box: Box) -> "Image":
     return patch.crop(wide if pad > 0 else high)  # type: ignore[arg-type]
 
 
-def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
     """The patches at `size`, cut out of their photographs."""
     path = raw / PATCHES
     if not path.exists():

@@ -2,7 +2,8 @@
 
 62,500 training images (4,980 to 5 a class), val 20 and test 100 a class, as in Liu et al. (CVPR 2019). Official train
 and val are drawn from Places365 train, official test from its val. A second variant of these lists circulates; these
-are the ones of Kang et al. (ICLR 2020), told apart by their checksums. What lists may hold: ltpipe.data.lists.
+are the ones of Kang et al. (ICLR 2020), told apart by their checksums. What lists may hold is said in
+ltpipe.data.acquire.image_lists.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data import lists
+from ltpipe.config.spec import Spec
+from ltpipe.data.acquire import image_lists
+from ltpipe.data.acquire.local_folder import Dataset, place
 from ltpipe.data.decode import decode
-from ltpipe.data.local import Dataset, place
-from ltpipe.data.tables import Table
-from ltpipe.specs import Spec
+from ltpipe.storage.table import Table
 
 NOTICE = """Places365-Standard (Zhou et al., TPAMI 2018), http://places2.csail.mit.edu: terms: non-commercial research
 and education; the pictures belong to their owners. Lists of Places-LT: Liu et al., CVPR 2019, as in
@@ -37,9 +38,9 @@ DATASET = Dataset(
 
 CLASSES = 365
 LISTS = {
-    "train": lists.official("Places_LT", "Places_LT_train.txt", "6392252f8ae867bc8a5e841cc1b29e5b8ef4b636"),
-    "val": lists.official("Places_LT", "Places_LT_val.txt", "b93a2ca58ccb7f3b671c176f395a70bf52c95533"),
-    "test": lists.official("Places_LT", "Places_LT_test.txt", "e732e58b8aa718a2c1c11933375f5710652c2b93"),
+    "train": image_lists.official("Places_LT", "Places_LT_train.txt", "6392252f8ae867bc8a5e841cc1b29e5b8ef4b636"),
+    "val": image_lists.official("Places_LT", "Places_LT_val.txt", "b93a2ca58ccb7f3b671c176f395a70bf52c95533"),
+    "test": image_lists.official("Places_LT", "Places_LT_test.txt", "e732e58b8aa718a2c1c11933375f5710652c2b93"),
 }
 
 
@@ -49,13 +50,13 @@ class Config(Spec):
     root: str = Field("", description="folder with train and val; default: env LTPIPE_PLACES365, or the raw folder")
 
 
-def fetch(config: Config, raw: Path) -> Table:
+def build_index(config: Config, raw: Path) -> Table:
     """Index of 106,300 images; class_name is the scene's folder."""
     place(DATASET, config.root, raw)
-    table = lists.index(LISTS, raw, CLASSES, f"source {DATASET.source}")
+    table = image_lists.index(LISTS, raw, CLASSES, f"source {DATASET.source}")
     return table.assign(class_name=table["file"].str.split("/").str[-2])
 
 
-def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
     """The images of `files` at `size`; see ltpipe.data.decode."""
     return decode([raw / file for file in files], size)

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data import lists
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.data.acquire import image_lists
+from ltpipe.data.acquire.download import Remote, get
+from ltpipe.data.acquire.local_folder import link
+from ltpipe.data.acquire.unpack import unpack
 from ltpipe.data.decode import decode
-from ltpipe.data.download import Remote, get
-from ltpipe.data.local import link
-from ltpipe.data.tables import Table
-from ltpipe.data.unpack import unpack
-from ltpipe.specs import Refused, Spec
+from ltpipe.storage.table import Table
 
 NOTICE = """Tiny ImageNet, Stanford CS231N, http://cs231n.stanford.edu/tiny-imagenet-200.zip: images of ImageNet under
 ImageNet's terms of access (https://image-net.org/download): non-commercial research and education; the pictures
@@ -47,7 +47,7 @@ class Config(Spec):
     )
 
 
-def fetch(config: Config, raw: Path) -> Table:
+def build_index(config: Config, raw: Path) -> Table:
     """Index of 110,000 images, train then val; the archive (248 MB) is fetched unless a folder is named."""
     import pandas as pd
 
@@ -93,11 +93,11 @@ def _wnids(folder: Path) -> list[str]:
     """The classes, sorted; each has a folder of images, and no other folder is there."""
     wnids = sorted((folder / "wnids.txt").read_text("utf-8-sig").split())
     if twice := sorted({one for one in wnids if wnids.count(one) > 1}):
-        raise Refused(f"source tiny_imagenet: {folder}/wnids.txt lists twice: {lists.first(twice)}")
+        raise Refused(f"source tiny_imagenet: {folder}/wnids.txt lists twice: {image_lists.first(twice)}")
     folders = {entry.name for entry in os.scandir(folder / "train") if entry.is_dir()}
     if strange := sorted(folders - set(wnids)):
         raise Refused(
-            f"source tiny_imagenet: {folder}: wnids.txt does not list classes of train: {lists.first(strange)}"
+            f"source tiny_imagenet: {folder}: wnids.txt does not list classes of train: {image_lists.first(strange)}"
         )
     return wnids
 
@@ -135,7 +135,7 @@ def _val(folder: Path, wnids: Collection[str]) -> Iterator[tuple[str, str, str, 
             found[file] = wnid
     problems += [f"no line of image {file}" for file in sorted(there - set(found), key=_number) if not problems]
     if problems:
-        shown = "\n  ".join(problems[: lists.SHOWN])
+        shown = "\n  ".join(problems[: image_lists.SHOWN])
         raise Refused(f"source tiny_imagenet: {folder}/val/val_annotations.txt, {len(problems)} problems:\n  {shown}")
     for file, wnid in found.items():
         yield "val", file.removesuffix(".JPEG"), wnid, f"{FOLDER}/val/images/{file}"
@@ -157,6 +157,6 @@ def _names(folder: Path) -> dict[str, str]:
     return dict(line.split("\t", 1) for line in lines if "\t" in line)
 
 
-def read(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
+def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
     """The images of `files` at `size`; see ltpipe.data.decode."""
     return decode([raw / file for file in files], size)

@@ -1,6 +1,8 @@
-"""How a manifest is drawn from an index: one file a kind, each with a Config block and
+"""Kinds of split: one file for each, with
 
-draw(index, config, images)     -> the manifest without its columns id and row (ltpipe.data.manifest)
+Config                          its block of options
+draw_manifest(index, config)    -> the manifest without the columns id and row (see ltpipe.storage.manifest)
 
-images (ltpipe.data.fetch.Images) is for a kind that looks at them.
+A kind that needs attributes reads the index's column `attribute`; the stage `cluster` fills it where nobody labelled
+them.
 """

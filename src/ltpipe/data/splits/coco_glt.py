@@ -24,12 +24,11 @@ import base64
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data.fetch import Images
-from ltpipe.data.longtail import exponential
-from ltpipe.data.manifest import Groups
-from ltpipe.data.rows import EXAMPLES, Part, assemble, by_class, by_size
-from ltpipe.data.tables import Table
-from ltpipe.specs import Refused, Spec
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.data.sampling.class_sizes import exponential
+from ltpipe.data.sampling.rows import EXAMPLES, Part, assemble, by_class, by_size
+from ltpipe.storage.manifest import Groups
+from ltpipe.storage.table import Table
 
 THIRDS = 3
 
@@ -90,7 +89,7 @@ def thirds(attributes: np.ndarray) -> np.ndarray:
     return rank
 
 
-def draw(index: Table, config: Config, images: Images) -> Table:
+def draw_manifest(index: Table, config: Config) -> Table:
     """The manifest of `index`, without the columns id and row. Raises Refused where a class has too few patches."""
     labels, attributes = index["label"].to_numpy(dtype=np.int64), bits(index)
     everything = np.arange(len(index))
@@ -100,7 +99,7 @@ def draw(index: Table, config: Config, images: Images) -> Table:
     attribute = np.full(len(index), -1)
     for rows in own:
         attribute[rows] = thirds(attributes[rows])
-    parts = _Draw(index, own, config).parts(attributes)
+    parts = _PatchDraw(index, own, config).parts(attributes)
     pool = np.concatenate([rows for _, name, rows in parts if name in ("train_glt", "val", "test_glt")])
     groups = config.groups.of(np.bincount(labels[pool], minlength=len(own)))
     return assemble(index, parts, labels, groups, attribute)
@@ -112,7 +111,7 @@ def _enough(own: list[np.ndarray], wanted: int, split: str) -> None:
         raise Refused(f"coco_glt: {wanted} patches of each class are wanted for {split}: {', '.join(short[:EXAMPLES])}")
 
 
-class _Draw:
+class _PatchDraw:
     """The splits in the order in which they are drawn; none takes a source that another role holds."""
 
     def __init__(self, index: Table, own: list[np.ndarray], config: Config) -> None:

@@ -18,11 +18,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltpipe.data.fetch import Images
-from ltpipe.data.longtail import exponential, shares
-from ltpipe.data.manifest import Groups
-from ltpipe.data.tables import Table
-from ltpipe.specs import Refused, Spec
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.data.sampling.class_sizes import exponential, shares
+from ltpipe.storage.manifest import Groups
+from ltpipe.storage.table import Table
 
 Share = Annotated[float, Field(gt=0)]
 
@@ -52,7 +51,7 @@ def rank_of(values: int, ranks: int, classes: int, random: np.random.RandomState
     return np.take_along_axis(np.tile(ladder, (classes, 1)), np.argsort(order, axis=1), axis=1)
 
 
-def draw(index: Table, config: Config, images: Images) -> Table:
+def draw_manifest(index: Table, config: Config) -> Table:
     """The manifest of `index`, without the columns id and row.
 
     Raises Refused where a class has too few sources, or where the values of the attribute cannot fill the ranks.

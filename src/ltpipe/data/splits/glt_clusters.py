@@ -2,8 +2,8 @@
 
 From the official training images alone, in the authors' order of steps:
 
-    clusters    k of each class (see ltpipe.data.clusters), sorted by size and merged evenly into ranks 0, 1, 2; a rank
-                lists its larger cluster first, each cluster in index order
+    clusters    k of each class (the index's attributes, see ltpipe.clustering), sorted by size and merged evenly into
+                ranks 0, 1, 2; a rank lists its larger cluster first, each cluster in index order
     classes     numbered by their images, most first
     test_gbl    the first a images of each rank, a = min(test_gbl, a quarter of the class's smallest rank)
     test_cbl    the next test_cbl[rank] images
@@ -32,14 +32,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltpipe.data import glt_files
-from ltpipe.data.clusters import EXAMPLES, Clusters
-from ltpipe.data.fetch import Images
-from ltpipe.data.longtail import Sizes
-from ltpipe.data.manifest import Groups
-from ltpipe.data.rows import Part, assemble, by_class, by_size, match, official, renumber
-from ltpipe.data.tables import Table
-from ltpipe.specs import Refused, Spec
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.data.acquire import glt_json
+from ltpipe.data.sampling.class_sizes import Sizes
+from ltpipe.data.sampling.rows import EXAMPLES, Part, assemble, by_class, by_size, match, official, renumber
+from ltpipe.storage.manifest import Groups
+from ltpipe.storage.table import Table
 
 Positive = Annotated[int, Field(gt=0)]
 ROLES = {"train_glt": "train", "train_cbl": "train", "val": "val"}
@@ -60,7 +58,7 @@ class Config(Spec):
     """Sizes of one class for each rank (test_cbl, train_cbl), of one class and rank (test_gbl), in all (the others)."""
 
     official: str = Field("train", description="official split of the source from which everything is drawn")
-    clusters: Clusters = Clusters()
+    clusters: int = Field(6, ge=2, description="clusters of each class: the index's attributes are 0..clusters-1")
     authors: Authors | None = None
     sizes: Sizes = Field(description="images of each class in the pool, largest class first")
     pool: Positive | None = Field(None, description="images of the pool; default: what sizes and clusters give")
@@ -78,8 +76,8 @@ class Config(Spec):
         ranks = len(self.shares)
         if not ranks == len(self.test_cbl) == len(self.train_cbl):
             raise ValueError("shares, test_cbl and train_cbl must be equally long: one number a rank")
-        if self.clusters.count % ranks:
-            raise ValueError(f"{self.clusters.count} clusters cannot be merged evenly into {ranks} ranks (shares)")
+        if self.clusters % ranks:
+            raise ValueError(f"{self.clusters} clusters cannot be merged evenly into {ranks} ranks (shares)")
         return self
 
 
@@ -122,30 +120,42 @@ def _first(candidates: range, total: int, of: Callable[[int], np.ndarray]) -> np
     return None if at == len(candidates) else of(candidates[at])
 
 
-def draw(index: Table, config: Config, images: Images) -> Table:
+def draw_manifest(index: Table, config: Config) -> Table:
     """The manifest of `index`, without the columns id and row. Raises Refused where a class has too few images."""
-    return _published(index, config, config.authors) if config.authors else _drawn(index, config, images)
+    return _published(index, config, config.authors) if config.authors else _drawn(index, config)
 
 
-def _drawn(index: Table, config: Config, images: Images) -> Table:
+def _drawn(index: Table, config: Config) -> Table:
     rows = official(index, config.official)
     labels = index["label"].to_numpy(dtype=np.int64)
     labels = by_size(labels, rows)[labels]
     classes, ranks = int(labels.max()) + 1, len(config.shares)
     if len(config.sizes) != classes:
         raise Refused(f"glt_clusters: sizes states {len(config.sizes)} classes, the index has {classes}")
-    clusters = np.full(len(index), -1)
-    clusters[rows] = config.clusters.of(index, rows, images)
+    clusters = _clusters(index, rows, config.clusters)
     own = by_class(labels, rows, classes)
-    ranked = [merge(clusters[each], each, config.clusters.count, ranks) for each in own]
+    ranked = [merge(clusters[each], each, config.clusters, ranks) for each in own]
     attribute = np.full(len(index), -1)
     for number in range(ranks):
         attribute[np.concatenate([each[number] for each in ranked])] = number
-    parts = _Draw(ranked, config, len(index)).parts()
+    parts = _RankedDraw(ranked, config, len(index)).parts()
     return assemble(index, parts, labels, _groups(parts, labels, classes, config), attribute)
 
 
-class _Draw:
+def _clusters(index: Table, rows: np.ndarray, count: int) -> np.ndarray:
+    """Return the cluster of every index row, int64. Raises Refused if one of `rows` has none of 0..count-1."""
+    clusters = index["attribute"].to_numpy(dtype=np.int64)
+    wrong = rows[(clusters[rows] < 0) | (clusters[rows] >= count)]
+    if len(wrong):
+        raise Refused(
+            f"glt_clusters: every image needs a cluster of 0..{count - 1} (option clusters); {len(wrong)} have none "
+            f"(image {index['image'].iloc[wrong[0]]}: attribute {clusters[wrong[0]]}): add a block cluster to the "
+            "benchmark, or take a source whose images have attributes"
+        )
+    return clusters
+
+
+class _RankedDraw:
     """The rows of every class and rank, taken from the front."""
 
     def __init__(self, ranked: list[list[np.ndarray]], config: Config, images: int) -> None:
@@ -207,7 +217,7 @@ class _Draw:
         """The first train_cbl[rank] rows of each class and rank that are not `held`."""
         free = np.ones(self.images, dtype=bool)
         free[held] = False
-        rest = _Draw([[rows[free[rows]] for rows in each] for each in self.ranked], self.config, self.images)
+        rest = _RankedDraw([[rows[free[rows]] for rows in each] for each in self.ranked], self.config, self.images)
         rest._enough(np.array(self.config.train_cbl), "train_cbl")
         return rest._take(np.tile(self.config.train_cbl, (len(self.ranked), 1)))
 
@@ -219,8 +229,8 @@ def _groups(parts: list[Part], labels: np.ndarray, classes: int, config: Config)
 
 def _published(index: Table, config: Config, authors: Authors) -> Table:
     """The authors' splits, as their files state them."""
-    listed = glt_files.read(Path(authors.long_tail), glt_files.LONG_TAIL)
-    listed |= glt_files.read(Path(authors.balanced), glt_files.BALANCED)
+    listed = glt_json.read(Path(authors.long_tail), glt_json.LONG_TAIL)
+    listed |= glt_json.read(Path(authors.balanced), glt_json.BALANCED)
     names, labels = index["file"].to_numpy(dtype=object), index["label"].to_numpy(dtype=np.int64)
     rows = {split: match(names, one.files, "name", f"the GLT authors' {split}") for split, one in listed.items()}
     stated = np.concatenate([one.labels for one in listed.values()])

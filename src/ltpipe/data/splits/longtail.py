@@ -26,12 +26,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltpipe.data.fetch import Images
-from ltpipe.data.longtail import Profile
-from ltpipe.data.manifest import Groups
-from ltpipe.data.rows import Cut, Part, assemble, by_class, by_size, official
-from ltpipe.data.tables import Table
-from ltpipe.specs import Spec
+from ltpipe.config.spec import Spec
+from ltpipe.data.sampling.class_sizes import Profile
+from ltpipe.data.sampling.rows import Cut, Part, assemble, by_class, by_size, official
+from ltpipe.storage.manifest import Groups
+from ltpipe.storage.table import Table
 
 
 class Val(Spec):
@@ -87,7 +86,7 @@ def choose(rows: np.ndarray, images: int, val: Val, random: np.random.RandomStat
     return kept[: images - cut], kept[images - cut :]
 
 
-def draw(index: Table, config: Config, images: Images) -> Table:
+def draw_manifest(index: Table, config: Config) -> Table:
     """The manifest of `index`, without the columns id and row. Raises Refused where a class has too few images."""
     pool, labels = official(index, config.train), index["label"].to_numpy(dtype=np.int64)
     if config.classes == "size":

@@ -16,12 +16,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltpipe.data import lists
-from ltpipe.data.fetch import Images
-from ltpipe.data.manifest import Groups
-from ltpipe.data.rows import Cut, Part, assemble, by_class, match, official, renumber
-from ltpipe.data.tables import Table
-from ltpipe.specs import Refused, Spec
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.data.acquire import image_lists
+from ltpipe.data.sampling.rows import Cut, Part, assemble, by_class, match, official, renumber
+from ltpipe.storage.manifest import Groups
+from ltpipe.storage.table import Table
 
 
 class One(Spec):
@@ -65,17 +64,17 @@ class Config(Spec):
         return self
 
 
-def read(path: Path, classes: int) -> list[lists.Entry]:
+def read(path: Path, classes: int) -> list[image_lists.Entry]:
     """The entries of a list file, plain or .gz. Raises Refused where it is not one."""
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise Refused(f"official_lists: cannot read the list {path}: {error}") from None
-    return lists.parse(text, str(path), classes)
+    return image_lists.parse(text, str(path), classes)
 
 
-def draw(index: Table, config: Config, images: Images) -> Table:
+def draw_manifest(index: Table, config: Config) -> Table:
     """The manifest of `index`, without the columns id and row; the lists decide which images and which labels."""
     labels, files = index["label"].to_numpy(dtype=np.int64), index["file"].to_numpy(dtype=object)
     classes = int(labels.max()) + 1

@@ -11,12 +11,11 @@ they are, and its own val where it has one; else val is cut from train. Images w
 import numpy as np
 from pydantic import Field
 
-from ltpipe.data.fetch import Images
-from ltpipe.data.longtail import Profile
-from ltpipe.data.manifest import Groups
-from ltpipe.data.rows import EXAMPLES, Cut, Part, assemble, by_class, official
-from ltpipe.data.tables import Table
-from ltpipe.specs import Refused, Spec
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.data.sampling.class_sizes import Profile
+from ltpipe.data.sampling.rows import EXAMPLES, Cut, Part, assemble, by_class, official
+from ltpipe.storage.manifest import Groups
+from ltpipe.storage.table import Table
 
 
 class Config(Spec):
@@ -50,7 +49,7 @@ def ranks(labels: np.ndarray, attribute: np.ndarray) -> np.ndarray:
     return found
 
 
-def draw(index: Table, config: Config, images: Images) -> Table:
+def draw_manifest(index: Table, config: Config) -> Table:
     """The manifest of `index`, without the columns id and row. Raises Refused where a class has too few images."""
     labels, attribute = (index[name].to_numpy(dtype=np.int64) for name in ("label", "attribute"))
     if index["source"].duplicated().any():

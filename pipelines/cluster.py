@@ -1,0 +1,18 @@
+"""cluster: attributes by k-means over features; only for benchmarks that have a block `cluster`."""
+
+from kedro.pipeline import Node, Pipeline
+
+from ltpipe.clustering.cluster import cluster
+
+
+def create(name: str, source: str, start: dict[str, str]) -> Pipeline:
+    """Return the stage of one benchmark. start: {"checkpoint": a checkpoint of another benchmark}, or empty."""
+    inputs = {
+        "index": f"{name}.index",
+        "source": f"params:{name}.source",
+        "raw": f"raw_{source}",
+        "clusters": f"params:{name}.cluster",
+        **start,
+    }
+    tags = ["cluster", "data"]
+    return Pipeline([Node(cluster, inputs, f"{name}.clustered", name="cluster", tags=tags, namespace=name)])

@@ -1,0 +1,16 @@
+"""parameters: the benchmark's parameters as one file, defaults and blocks of other benchmarks filled in.
+
+DVC watches the keys of this file, so that it sees a changed default and a changed block of another benchmark.
+"""
+
+from kedro.pipeline import Node, Pipeline
+
+from ltpipe.config.parameters import whole
+
+
+def create(name: str) -> Pipeline:
+    """Return the stage of one benchmark."""
+    node = Node(
+        whole, f"params:{name}", f"{name}.parameters", name="parameters", tags=["parameters", "data"], namespace=name
+    )
+    return Pipeline([node])

@@ -1,0 +1,74 @@
+"""ResNet and ResNeXt of ImageNet (He et al., CVPR 2016; Xie et al., CVPR 2017), trained from random weights.
+
+With a linear head of 1,000 classes: ResNet-18 11.69 M parameters, ResNet-50 25.56 M, ResNet-152 60.19 M; ResNeXt-50
+32x4d 25.03 M (depth 50, cardinality 32, group 4). The stride is that of the 3 x 3 convolution, as in torchvision.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from ltpipe.config.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# blocks of the four stages; from 50 layers on, blocks are bottlenecks
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+class Config(Spec):
+    """stem: `large` (7 x 7, pooling) for 112 pixels and more, `small` (3 x 3, none) for 64 and less.
+
+    width: planes of the first stage. cardinality, group: groups of the 3 x 3 convolutions and channels of each.
+    """
+
+    depth: Literal[18, 34, 50, 101, 152] = 50
+    stem: Literal["small", "large"] = "large"
+    width: int = Field(64, gt=0)
+    cardinality: int = Field(1, gt=0)
+    group: int = Field(64, gt=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Config":
+        if self.depth < 50 and (self.cardinality, self.group) != (1, 64):
+            raise ValueError(f"depth {self.depth} has no bottlenecks: cardinality and group need depth 50 or more")
+        if self.width * self.group % 64 or self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4, and width * group of 64")
+        return self
+
+
+def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
+    """images B x 3 x H x W -> features B x D, or B x branches x D; stem and the first two stages are shared.
+
+    D is 8 * width (depth 18, 34) or 32 * width. With branches, the two private stages keep `narrow` of their planes.
+    """
+    from torch import nn
+
+    from ltpipe.layers.branches import Branches
+    from ltpipe.layers.projection_blocks import basic, bottleneck, stem
+
+    wide = config.depth >= 50
+    expansion = 4 if wide else 1
+    planes = [config.width * factor for factor in (1, 2, 4, 8)]
+    if branches > 1:
+        planes[2:] = [int(number * narrow) for number in planes[2:]]
+
+    def block(inputs: int, outputs: int, stride: int) -> nn.Module:
+        return (
+            bottleneck(inputs, outputs, stride, config.cardinality, config.group)
+            if wide
+            else basic(inputs, outputs, stride)
+        )
+
+    def stage(number: int) -> nn.Module:
+        inputs = expansion * planes[number - 1] if number else config.width
+        own, more = planes[number], BLOCKS[config.depth][number] - 1
+        first = block(inputs, own, 2 if number else 1)
+        return nn.Sequential(first, *(block(expansion * own, own, 1) for _ in range(more)))
+
+    def rest() -> nn.Module:
+        return nn.Sequential(stage(2), stage(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    trunk = nn.Sequential(stem(config.width, config.stem == "large"), stage(0), stage(1))
+    return Branches(trunk, [rest() for _ in range(branches)], features=expansion * planes[3])

@@ -1,0 +1,1 @@
+"""Stage `cluster`: attributes for images whose attributes nobody labelled."""

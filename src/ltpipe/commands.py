@@ -1,0 +1,43 @@
+"""`ltpipe VERB`: one command; a verb's module is imported only when the verb is used."""
+
+from importlib import import_module
+
+import click
+
+# verb -> what --help says of it; the command is `command` in the module ltpipe.<verb>
+VERBS = {
+    "accept": "Accept the measured numbers of a benchmark as its baseline.",
+    "generate": "Write every generated file (dvc.yaml, docs); --check says which are stale.",
+    "predict": "Predict the class of images by an exported model.",
+    "train": "Train runs of a benchmark without Kedro and DVC, on a GPU if there is one.",
+}
+
+
+class Verbs(click.Group):
+    """The verbs, imported one at a time: `ltpipe --help` imports none of them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Return the verbs."""
+        return list(VERBS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return the command of a verb."""
+        if name not in VERBS:
+            return None
+        command: click.Command = import_module(f"ltpipe.{name}").command
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=Verbs)
+@click.version_option(package_name="ltpipe")
+def main() -> None:
+    """Long-tailed image classification: data, training, ONNX, and a gate that can fail."""
+
+
+if __name__ == "__main__":
+    main()

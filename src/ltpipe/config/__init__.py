@@ -1,0 +1,1 @@
+"""Parameter blocks and the files they come from."""

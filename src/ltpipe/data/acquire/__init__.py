@@ -1,0 +1,1 @@
+"""Files from elsewhere: download, unpack, find, read."""

@@ -1,0 +1,1 @@
+"""What a manifest must be, and its validation."""

@@ -1,0 +1,1 @@
+"""Rows of an index, and how many of each class."""

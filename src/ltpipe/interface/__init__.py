@@ -1,0 +1,1 @@
+"""What a method may use and change."""

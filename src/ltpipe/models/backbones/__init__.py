@@ -1,1 +1,0 @@
-"""One file a backbone: a Config block and build(config, branches, narrow) -> nn.Module with an int `features`."""

@@ -1,0 +1,191 @@
+"""dvc.yaml from the Kedro graph: one source of truth for stages, their inputs, parameters, code and results.
+
+A stage is a cost boundary: parameters | fetch | cluster | split | train a cell | measure a cell (export and evaluate) |
+judge | gate. It depends on its input files, on keys of the file that the stage `parameters` writes, and on the code
+that it runs: the imports of its nodes' modules and of every module that its parameters name (an import graph does not
+see names), directly or not. So an edited method re-runs the stages of its own runs only.
+
+A folder stands for its files where the stage depends on all of them. Modules that hold nothing but a docstring are left
+out. The stage `measure` does not repeat the code of its cell's training: the checkpoint, on which it depends, states
+the version of that code, so a change there changes the checkpoint.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.pipeline import Pipeline
+
+from ltpipe.benchmark import Benchmark, load
+from ltpipe.config.parameters import benchmark_names
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.pipeline_registry import DEFAULT, project
+from ltpipe.storage.atomic import write
+from ltpipe.storage.provenance import closure, source
+from ltpipe.training.train import code_modules
+
+HEADER = "# Written by `ltpipe generate{name}` from the Kedro graph; edit that, not this.\n"
+STAGES = ("parameters", "fetch", "cluster", "split", "train", "measure", "judge", "gate")
+OF_A_CELL = ("train", "measure")
+CODE = "src/ltpipe"
+WIDTH = 120
+
+
+class Projection:
+    """The stages of one benchmark, with paths relative to the project's root."""
+
+    def __init__(self, root: Path, name: str, spec: Benchmark, pipeline: Pipeline, catalog: Any) -> None:
+        self.root, self.name, self.spec, self.pipeline, self.catalog = root, name, spec, pipeline, catalog
+
+    def stages(self) -> dict[str, Any]:
+        """Return stage name -> stage, in the order in which they run."""
+        stages: dict[str, Any] = {}
+        for tag in STAGES:
+            nodes = self.pipeline.only_nodes_with_tags(tag).nodes
+            for cell in dict.fromkeys(str(node.namespace) if tag in OF_A_CELL else self.name for node in nodes):
+                part = Pipeline([node for node in nodes if tag not in OF_A_CELL or node.namespace == cell])
+                stages["-".join([tag, *cell.split(".")])] = self.stage(tag, cell, part)
+        return stages
+
+    def stage(self, tag: str, cell: str, part: Pipeline) -> dict[str, Any]:
+        """Return one stage: the nodes of `part`, run by one kedro command."""
+        where = f" --namespaces={cell}" if cell != self.name else ""
+        blocks = sorted(name.removeprefix("params:") for name in part.inputs() if name.startswith("params:"))
+        inputs = sorted(name for name in part.inputs() if not name.startswith("params:"))
+        stage: dict[str, Any] = {"cmd": f"kedro run --pipeline={self.name} --tags={tag}{where}"}
+        if tag == "fetch" and self.spec.source.reads_outside():
+            stage["always_changed"] = True  # a folder of the user's may change at any time
+        files = {path for block in map(self.block, blocks) for path in block.files()}
+        code = self.settings() if tag == "parameters" else self.code(tag, part, blocks)
+        stage["deps"] = sorted({*filter(None, map(self.file, inputs)), *files, *code})
+        if blocks and tag != "parameters":  # an empty list would make DVC watch the whole file
+            keys = [block.removeprefix(f"{self.name}.") for block in blocks]
+            stage["params"] = [{self.file(f"{self.name}.parameters"): keys}]
+        for name in sorted(part.all_outputs()):
+            path, kind, options = self.file(name), *self.ledger(name)
+            if path is not None:
+                stage.setdefault(kind, []).append({path: options} if options else path)
+        return stage
+
+    def settings(self) -> list[str]:
+        """Return what the whole of the parameters depends on: the settings, and the code with their defaults."""
+        return [path for path in ("conf/base", "conf/local", CODE) if (self.root / path).is_dir()]
+
+    def file(self, name: str) -> str | None:
+        """Return the dataset's path; None for memory, scratch, and files that may be absent: DVC ignores them."""
+        path: Path | None = getattr(self.catalog.get(name), "path", None)
+        if path is None or self.ledger(name)[0] == "none":
+            return None
+        relative = path.relative_to(self.root).as_posix()
+        return None if relative.startswith("conf/") and not path.exists() else relative
+
+    def ledger(self, name: str) -> tuple[str, dict[str, Any]]:
+        """Return the kind of result (outs, metrics, plots, none) and its options."""
+        options = dict(getattr(self.catalog.get(name), "metadata", None) or {})
+        return options.pop("ledger", "outs"), options
+
+    def block(self, name: str) -> Spec:
+        """Return a parameter block by its dotted name; a plain value (a seed) names no modules and no files."""
+        value: Any = self.spec
+        for key in name.split(".")[1:]:
+            value = value[key] if isinstance(value, dict) else getattr(value, key)
+        return value if isinstance(value, Spec) else Spec()
+
+    def code(self, tag: str, part: Pipeline, blocks: list[str]) -> list[str]:
+        """Return the source files that the nodes run, folders where all of a folder's files are among them."""
+        named = {node.func.__module__ for node in part.nodes} | {"ltpipe.storage.datasets"}
+        named |= {module for block in map(self.block, blocks) for module in block.modules()}
+        if tag == "cluster":
+            named |= self.modules_of_checkpoint()
+        modules = set(closure(named))
+        if tag == "measure":
+            run = str(part.nodes[0].namespace).split(".")[1]
+            modules -= set(closure(code_modules(self.spec.runs[run].train, self.spec.model)))
+        try:
+            paths = {source(module).relative_to(self.root).as_posix() for module in modules if has_code(module)}
+        except ValueError:
+            raise Refused("dvc.yaml is written in a source tree, and ltpipe is installed elsewhere: uv sync") from None
+        return fold(paths, self.root)
+
+    def modules_of_checkpoint(self) -> frozenset[str]:
+        """Return the method and the backbone of the cell that clusters start from."""
+        if self.spec.cluster is None or self.spec.cluster.start_from is None:
+            return frozenset()
+        other, run, _ = self.spec.cluster.start_from.split(".")
+        spec = load(self.root / "conf/base", [other])[other]
+        return spec.runs[run].train.modules() | spec.model.modules()
+
+
+@cache
+def has_code(module: str) -> bool:
+    """Tell whether a module holds more than a docstring."""
+    return len(ast.parse(source(module).read_text()).body) > 1
+
+
+def fold(paths: Iterable[str], root: Path) -> list[str]:
+    """Return `paths` with a folder in place of its files where all of them are there (__main__.py does not count)."""
+    kept = set(paths)
+    folders = [folder for folder in sorted((root / CODE).rglob("*")) if folder.is_dir()]
+    for folder in sorted(folders, key=lambda path: len(path.parts)):
+        name = folder.relative_to(root).as_posix()
+        files = {
+            file.relative_to(root).as_posix()
+            for file in folder.rglob("*.py")
+            if file.name != "__main__.py" and len(ast.parse(file.read_text()).body) > 1
+        }
+        if len(files) > 1 and files <= kept:
+            kept = (kept - files) | {name}
+    return sorted(kept)
+
+
+class Dumper(yaml.SafeDumper):
+    """Block style; a list or a mapping that fits into one line is written in one line."""
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        """Write a list of one entry, and a list of short keys, in one line."""
+        short = len(sequence) == 1 or (len(str(sequence)) < WIDTH - 20 and "/" not in str(sequence))
+        return super().represent_sequence(tag, sequence, flow_style=short)
+
+
+def text(name: str, root: Path) -> str:
+    """Return the content of dvc.yaml for one benchmark."""
+    if name not in (known := benchmark_names(root / "conf/base")):
+        raise Refused(f"no benchmark {name!r}; benchmarks: {', '.join(known)}")
+    spec = load(root / "conf/base", [name])[name]
+    bootstrap_project(root)
+    from kedro.framework.project import pipelines as registered
+
+    with KedroSession.create(project_path=root) as session:
+        catalog = session.load_context().catalog  # type: ignore[attr-defined]
+        stages = Projection(root, name, spec, registered[name], catalog).stages()
+    if name != DEFAULT:
+        stages = {key: {"wdir": "../../..", **stage} for key, stage in stages.items()}
+    header = HEADER.format(name="" if name == DEFAULT else f" {name}")
+    return header + yaml.dump({"stages": stages}, Dumper=Dumper, sort_keys=False, width=1000)
+
+
+def place(name: str, root: Path) -> Path:
+    """Return where the dvc.yaml of a benchmark is: only the default one is checked in."""
+    return root / ("dvc.yaml" if name == DEFAULT else f"pipelines/dvc/{name}/dvc.yaml")
+
+
+@click.command()
+@click.argument("benchmark", default=DEFAULT)
+@click.option("--check", is_flag=True, help="Write nothing; fail if the file is not what would be written.")
+def command(benchmark: str, check: bool) -> None:
+    """Write dvc.yaml of BENCHMARK from the Kedro graph."""
+    root = project()
+    path, wanted = place(benchmark, root), text(benchmark, root)
+    if check:
+        if not path.exists() or path.read_text() != wanted:
+            raise Refused(f"{path.relative_to(root)} is not what the graph says: ltpipe generate")
+        return
+    write(path, wanted.encode())
+    sys.stdout.write(f"{path.relative_to(root)}: {wanted.count('cmd: ')} stages\n")

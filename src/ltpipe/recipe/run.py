@@ -1,0 +1,84 @@
+"""Run: one row of a table as a parameter block; and the network that it trains or has trained.
+
+Importable without torch.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ltpipe.config.spec import MenuItem, Refused
+from ltpipe.interface.method import Method
+from ltpipe.interface.streams import Problem
+from ltpipe.models.model import Model
+
+if TYPE_CHECKING:
+    from ltpipe.models.network import Network
+    from ltpipe.models.servable import Servable
+
+
+class MethodChoice(MenuItem):
+    """A method and its options."""
+
+    menu: ClassVar[str] = "ltpipe.methods"
+    field: ClassVar[str] = "method"
+
+    method: str = Field(description="a module of ltpipe.methods")
+
+    def base(self) -> "MethodChoice | None":
+        """Return the method that `options.base` names, if this method is built around another one."""
+        value = getattr(self.config(), "base", None)
+        if value is None:
+            return None
+        return MethodChoice(method=value) if isinstance(value, str) else MethodChoice.model_validate(value)
+
+    def modules(self) -> frozenset[str]:
+        inner = self.base()
+        return super().modules() | (inner.modules() if inner else frozenset())
+
+    def build(self, problem: Problem, started: bool) -> Method:
+        """Return the method, built around its base if it has one."""
+        inner = self.base()
+        around = inner.build(problem, started) if inner else None
+        method: Method = self.module().Method(self.config(), problem, around, started)
+        return method
+
+
+class Run(MethodChoice):
+    """A method, the split it trains on, and the run whose weights it starts from, if any."""
+
+    split: str = Field("train", description="training split of the manifest, e.g. train_glt")
+    start_from: str | None = Field(None, description="a run of this benchmark; its checkpoint of the same seed")
+    schedule: dict[str, Any] = Field(
+        default_factory=dict, description="keys in which this run's recipe differs, e.g. {weight_decay: 2.0e-4}"
+    )
+
+
+def build(run: Run, model: Model, problem: Problem) -> "tuple[Network, Method]":
+    """Return network and method as they are before training, on the CPU."""
+    from ltpipe.models.network import Network
+
+    method = run.build(problem, run.start_from is not None)
+    needs = method.needs()
+    if needs.start_from and run.start_from is None:
+        raise Refused(f"method {run.method} starts from a finished run: name one in start_from")
+    backbone = model.module().build(model.config(), needs.branches, needs.narrow)
+    network = Network(backbone, method.head(backbone.features), method.build(backbone.features))
+    method.own = network.own
+    return network, method
+
+
+def rebuild(checkpoint: bytes, run: Run, model: Model) -> "tuple[Servable, dict[str, Any]]":
+    """Return the network of a checkpoint, with preprocessing and predict(), and the checkpoint's provenance.
+
+    In eval mode, on the CPU. Raises RuntimeError (torch's) if the weights do not fit the network.
+    """
+    from ltpipe.models.servable import Servable
+    from ltpipe.storage.weights import unpack
+
+    weights, facts = unpack(checkpoint)
+    counts = facts["classes_counts"]
+    network, method = build(run, model, Problem(np.repeat(np.arange(len(counts)), counts), len(counts)))
+    network.load_state_dict(weights)
+    return Servable(network, method.predict, model).eval(), facts

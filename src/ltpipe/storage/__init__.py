@@ -1,0 +1,1 @@
+"""What is on disk: tables, images, weights, and which code made them."""

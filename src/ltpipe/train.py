@@ -1,0 +1,182 @@
+"""`ltpipe train`: train runs of a benchmark without Kedro, DVC and great-expectations, on a GPU if there is one.
+
+    ltpipe train FOLDER --benchmark conf/base/parameters/digits_glt.yml --run ce --out results
+
+FOLDER holds manifest.parquet and images.npy as the stage split writes them. For each run and seed, OUT gets
+<run>/<seed>/checkpoint.safetensors, log.csv, predictions.csv (val and test rows, by torch) and speed.json. A run that
+starts from another one takes that run's checkpoint from OUT. If the command is killed and started again, the current
+cell resumes, and a cell whose checkpoint has the same code, data and parameters is skipped.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from ltpipe.benchmark import Benchmark
+from ltpipe.config.parameters import load_blocks
+from ltpipe.config.spec import Refused, parse
+from ltpipe.storage.atomic import write
+from ltpipe.storage.table import Table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def load_benchmark(path: Path, changes: tuple[str, ...]) -> Benchmark:
+    """Return the benchmark of a file, checked as a whole; changes: "schedule.epochs=2", values as YAML."""
+    content: dict[str, Any] = load_blocks(path.parent, [path.stem])[path.stem]
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise Refused(f"--set {change}: write it as key=value, e.g. schedule.epochs=2")
+        *parents, last = key.split(".")
+        block: Any = content
+        for parent in parents:
+            block = block.setdefault(parent, {}) if isinstance(block, dict) else None
+        if not isinstance(block, dict):
+            raise Refused(f"--set {change}: {'.'.join(parents)} is no block")
+        block[last] = yaml.safe_load(value)
+    return parse(Benchmark, content, f"{path}, {path.stem}{' with --set' if changes else ''}")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where cells are trained: the prepared data, the folder of results, the device."""
+
+    name: str
+    spec: Benchmark
+    manifest: Table
+    images: "np.ndarray"
+    out: Path
+    device: str
+
+    def cells(self, runs: tuple[str, ...], seeds: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        """Yield run and seed of each requested cell (default: all). Raises Refused for an unknown name."""
+        for kind, requested, valid in (("run", runs, self.spec.runs), ("seed", seeds, self.spec.seeds)):
+            if unknown := [name for name in requested if name not in valid]:
+                raise Refused(f"no {kind} {', '.join(unknown)} in {self.name}; there is: {', '.join(valid)}")
+        for seed in seeds or self.spec.seeds:
+            for run in runs or [run for run in self.spec.runs if seed in self.spec.seeds_of(run)]:
+                yield run, seed
+
+    def train_cell(self, run: str, seed: str) -> str:
+        """Train one cell unless its checkpoint is current, write its results, and return one line to print."""
+        from ltpipe.training.train import provenance, train
+
+        spec, folder = self.spec, self.out / run / seed
+        row, number, cell = spec.runs[run].train, spec.seeds[seed], f"{self.name}.{run}.{seed}"
+        start = self._start(row.start_from, seed)
+        facts = provenance(self.manifest, self.images, row, spec.schedule, spec.model, number, start, cell)
+        if _is_current(folder / CHECKPOINT, facts):
+            return f"{cell}: kept, {folder / CHECKPOINT} is of this code, data and parameters"
+        began = time.perf_counter()
+        inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start)
+        checkpoint, log = train(*inputs, cell=cell, device=self.device)
+        seconds = time.perf_counter() - began
+        table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)
+        self._write(folder, checkpoint, log, table, seconds)
+        right = 100 * (table["predicted"] == table["label"]).groupby(table["split"]).mean()
+        shown = " ".join(f"{split} {value:.2f}" for split, value in right.items())
+        return f"{cell}: {shown} ({seconds:.1f} s on {_device_name(self.device)})"
+
+    def _start(self, run: str | None, seed: str) -> bytes | None:
+        if run is None:
+            return None
+        path = self.out / run / seed / CHECKPOINT
+        if not path.exists():
+            raise Refused(f"{path} is missing: train {run} with seed {seed} first")
+        return path.read_bytes()
+
+    def _write(self, folder: Path, checkpoint: bytes, log: Table, table: Table, seconds: float) -> None:
+        """Write the results; the checkpoint last, because it says that the cell is finished."""
+        import torch
+
+        speed = {"seconds": seconds, "device": _device_name(self.device), "torch": torch.__version__}
+        write(folder / "log.csv", log.to_csv(index=False).encode())
+        write(folder / "predictions.csv", table.to_csv(index=False).encode())
+        write(folder / "speed.json", json.dumps(speed).encode())
+        write(folder / CHECKPOINT, checkpoint)
+
+
+def predict_by_torch(
+    manifest: Table, images: "np.ndarray", checkpoint: bytes, spec: Benchmark, run: str, device: str
+) -> Table:
+    """Return predicted class and its probability for each val and test row, by torch in fp32."""
+    import numpy as np
+    import torch
+
+    from ltpipe.recipe.run import rebuild
+
+    servable = rebuild(checkpoint, spec.runs[run].train, spec.model)[0].to(device)
+    rows = manifest[manifest["role"] != "train"]
+    table = rows[["id", "source", "split", "label", "group", "attribute"]].reset_index(drop=True)
+    with torch.no_grad():
+        parts = [
+            servable(torch.tensor(images[chunk], device=device))[1].cpu().numpy()
+            for chunk in np.array_split(rows["row"].to_numpy(), max(len(rows) // 512, 1))
+        ]
+    chances = np.concatenate(parts)
+    return table.assign(predicted=chances.argmax(axis=1), confidence=chances.max(axis=1))
+
+
+def _is_current(path: Path, facts: dict[str, Any]) -> bool:
+    from ltpipe.storage.weights import unpack
+
+    if not path.exists():
+        return False
+    kept = unpack(path.read_bytes())[1]
+    return bool({k: v for k, v in kept.items() if k != "method"} == json.loads(json.dumps(facts)))
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+
+
+@click.command("train")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--benchmark", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--run", "runs", multiple=True, help="A run of the benchmark; default: all, in order.")
+@click.option("--seed", "seeds", multiple=True, help="A seed's name, e.g. s0; default: all.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--device", default="auto", help="auto (CUDA if there is a device), cpu, cuda, cuda:1, ...")
+@click.option("--set", "changes", multiple=True, help="A changed parameter, e.g. schedule.precision=bf16.")
+def command(
+    folder: Path,
+    benchmark: Path,
+    runs: tuple[str, ...],
+    seeds: tuple[str, ...],
+    out: Path,
+    device: str,
+    changes: tuple[str, ...],
+) -> None:
+    """Train runs of a benchmark on the prepared data in FOLDER (manifest.parquet and images.npy)."""
+    spec = load_benchmark(benchmark, changes)
+
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    manifest = pd.read_parquet(folder / "manifest.parquet")
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    place = Workplace(benchmark.stem, spec, manifest, images, out, device)
+    for run, seed in list(place.cells(runs, seeds)):
+        sys.stdout.write(f"{place.train_cell(run, seed)}\n")
+
+
+if __name__ == "__main__":
+    command()
