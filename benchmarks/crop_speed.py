@@ -3,11 +3,11 @@
     uv run python benchmarks/crop_speed.py [--device cuda] [--images 2048] [--repeats 5]
 
 usual      torchvision's transforms on each PIL image, decoded beforehand, in a DataLoader with workers
-resident   the images on the device as uint8, one batched resampling there
-stored     the images in a file, read ahead batch by batch, the rest as resident
+resident   images on the device as uint8, resampled there batch by batch
+stored     images in a file, read ahead batch by batch, the rest as resident
 
-The three take turns within each repeat, so that a machine's drifting speed falls on all; the first repeat warms up and
-is not counted. Nothing is trained. Writes benchmarks/results/crop_speed_<device>.json.
+The three take turns within each repeat, so that changes of the machine's speed affect all of them. The first repeat
+warms up and is not counted. Nothing is trained. Writes benchmarks/results/crop_speed_<device>.json.
 """
 
 import argparse
@@ -26,8 +26,10 @@ import torch
 
 from ltpipe.interface.phases import Augment
 from ltpipe.models.model import Model
+from ltpipe.models.pixels import channel_scale, normalise
+from ltpipe.training.augment.batch import augment_batch
 from ltpipe.training.determinism import generator
-from ltpipe.training.images import SplitImages, augmented, normalise
+from ltpipe.training.images import SplitImages
 
 BATCH, PACKED, SIZE = 64, 256, 224
 MODEL = Model(backbone="resnet", image=SIZE)
@@ -35,7 +37,7 @@ AUGMENT = Augment(resized_crop=(0.08, 1.0), flip=True)
 
 
 class Samples(torch.utils.data.Dataset):
-    """PIL images and the transforms of the ImageNet recipe, one sample at a time."""
+    """PIL images with the transforms of the ImageNet recipe, sample by sample."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         from PIL import Image
@@ -52,23 +54,24 @@ class Samples(torch.utils.data.Dataset):
         return self.transform(self.images[i])
 
 
-def usual(data: Samples, device: torch.device, workers: int) -> Iterator[torch.Tensor]:
-    """Batches as most public code makes them."""
+def usual_batches(data: Samples, device: torch.device, workers: int) -> Iterator[torch.Tensor]:
+    """Yield batches as most public code makes them."""
     pinned = device.type == "cuda"
     for images in torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=workers, pin_memory=pinned):
         yield images.to(device, non_blocking=True)
 
 
-def ours(images: SplitImages, repeat: int) -> Iterator[torch.Tensor]:
-    """Batches as the loop makes them."""
+def our_batches(images: SplitImages, repeat: int) -> Iterator[torch.Tensor]:
+    """Yield batches as the training loop makes them."""
+    mean, std = channel_scale(MODEL.mean, images.device), channel_scale(MODEL.std, images.device)
     rows = torch.randperm(len(images.labels), generator=generator(torch.device("cpu"), repeat)).to(images.device)
     for step, _, (pixels,) in images.prefetch([[part] for part in rows.split(BATCH)], 0):
-        drawn = augmented(pixels, AUGMENT, generator(images.device, repeat, step), SIZE)
-        yield normalise(drawn, MODEL)
+        augmented = augment_batch(pixels, AUGMENT, generator(images.device, repeat, step), SIZE)
+        yield normalise(augmented, SIZE, mean, std)
 
 
-def speed(batches: Iterator[torch.Tensor], device: torch.device) -> float:
-    """Images/s until the last batch is on the device."""
+def measure_speed(batches: Iterator[torch.Tensor], device: torch.device) -> float:
+    """Return images/s, measured until the last batch is on the device."""
     count, began = 0, time.perf_counter()
     for batch in batches:
         count += len(batch)
@@ -77,53 +80,52 @@ def speed(batches: Iterator[torch.Tensor], device: torch.device) -> float:
     return count / (time.perf_counter() - began)
 
 
-def smooth(count: int) -> np.ndarray:
-    """Images that change slowly, as photographs do; uint8, N x 256 x 256 x 3."""
+def smooth_images(count: int) -> np.ndarray:
+    """Return random images that change slowly from pixel to pixel, as photographs do; uint8, N x 256 x 256 x 3."""
     coarse = np.random.RandomState(0).randint(0, 256, (count, 8, 8, 3)).astype(np.uint8)
     return coarse.repeat(PACKED // 8, axis=1).repeat(PACKED // 8, axis=2)
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure the speeds, print them, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
-    asked = parser.parse_args()
-    device = torch.device(asked.device)
-    pixels, labels = smooth(asked.images), np.zeros(asked.images, np.int64)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    pixels, labels = smooth_images(arguments.images), np.zeros(arguments.images, np.int64)
     speeds: dict[str, list[float]] = {"usual": [], "resident": [], "stored": []}
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "images.npy", pixels)
         store = np.load(Path(folder) / "images.npy", mmap_mode="r")
-        place = {"store": store, "rows": np.arange(len(labels)), "labels": labels, "groups": labels, "device": device}
-        splits = {"resident": SplitImages.of(**place, resident=1e12), "stored": SplitImages.of(**place, resident=0)}
+        split = {"store": store, "rows": np.arange(len(labels)), "labels": labels, "groups": labels, "device": device}
+        splits = {"resident": SplitImages.of(**split, resident=1e12), "stored": SplitImages.of(**split, resident=0)}
         data = Samples(pixels)
-        for repeat in range(asked.repeats + 1):
-            for name, found in speeds.items():
-                batches = usual(data, device, asked.workers) if name == "usual" else ours(splits[name], repeat)
-                measured = speed(batches, device)
+        for repeat in range(arguments.repeats + 1):
+            for name in speeds:
+                usual = name == "usual"
+                batches = usual_batches(data, device, arguments.workers) if usual else our_batches(splits[name], repeat)
+                speed = measure_speed(batches, device)
                 if repeat:
-                    found.append(measured)
+                    speeds[name].append(speed)
     result = {
         "what": "images/s of batches of 64: random boxes of 256 x 256 at 224 x 224, flip, normalisation; no training",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),
-        "images": asked.images,
-        "workers": asked.workers,
-        "n": asked.repeats,
+        "images": arguments.images,
+        "workers": arguments.workers,
+        "n": arguments.repeats,
         "images_per_second": {
             name: {"median": statistics.median(v), "min": min(v), "max": max(v)} for name, v in speeds.items()
         },
     }
-    for name, found in speeds.items():
-        middle = statistics.median(found)
-        print(
-            f"{name:10} {middle:8.0f} images/s (n {asked.repeats}), {middle / statistics.median(speeds['usual']):.2f} x"
-        )
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    for name, median in medians.items():
+        print(f"{name:10} {median:8.0f} images/s (n {arguments.repeats}), {median / medians['usual']:.2f} x usual")
     path = Path(__file__).parent / "results" / f"crop_speed_{device.type}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 

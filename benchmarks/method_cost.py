@@ -1,21 +1,23 @@
-"""What a training step of each method costs beside one of cross-entropy; and IFL's environment update.
+"""The cost of a training step of each method, compared with cross-entropy; and of IFL's environment update.
 
     python benchmarks/method_cost.py [--device cpu] [--threads 2] [--rounds 30] [--date 2026-01-01] [--note TEXT]
 
-Every module of ltpipe.methods, with its default options (ifl: with its centres on, which by default begin later), in
-the first phase that is its own (after a finished run, where it can begin with one), on ResNet-32 for 128 images of
-32 x 32 pixels and 100 classes. All are measured in turn in every round, so that a slow moment falls on each.
+Measures every module of ltpipe.methods with its default options (except ifl: its centres, which by default begin later,
+are on). Each method is in its first phase, or in the first phase after a finished run if it can start from one. The
+network is ResNet-32, with 128 images of 32 x 32 pixels and 100 classes. All methods take turns in every round, so that
+changes of the machine's speed affect all of them.
 
-    whole step  as the loop makes it: pixels, augmentation (crop and flip, and what the method adds), the batch hook,
+    whole step  as in the training loop: pixels, augmentation (crop, flip, and what the method adds), the batch hook,
                 forward, loss, backward, optimiser, after_step. In units of cross-entropy's step of the same round; the
-                median over the rounds. BBN's step has two batches of 128. What happens once an epoch is not in it
+                median over the rounds. BBN's step has two batches of 128. What is done once an epoch is not included
                 (the order of the images, begin_epoch)
-    own work    loss (forward and backward, to the network's outputs) and after_step, beyond cross-entropy's, as a
-                share of cross-entropy's whole step; of the fastest rounds: on a machine that others use too,
-                everything else only adds
+    own work    the loss (forward, and backward to the network's outputs) and after_step, less those of cross-entropy,
+                as a share of cross-entropy's whole step. From the fastest rounds, because on a shared machine all
+                disturbances only add time
 
-A method without a phase (tau_norm) has no step. The environment update is for 113,460 images of 1,000 classes, beside a
-loop over classes. note: what else the machine did, for the result. Writes benchmarks/results/method_cost.json.
+A method without a phase (tau_norm) has no step. The environment update is measured for 113,460 images of 1,000 classes,
+and compared with a loop over classes. --note: what else the machine did, for the result file. Writes
+benchmarks/results/method_cost.json.
 """
 
 import json
@@ -25,58 +27,58 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 import click
 import numpy as np
 import torch
 
-from ltpipe import methods
-from ltpipe.data.sampling.class_sizes import exponential
+from ltpipe.config.spec import menu_names
+from ltpipe.data.sampling.class_sizes import exponential_sizes
 from ltpipe.interface.streams import Problem
 from ltpipe.methods import ifl
 from ltpipe.models.model import Model
 from ltpipe.models.network import Output
-from ltpipe.recipe.run import Choice, Run
+from ltpipe.recipe.run import MethodChoice, Run
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.training import determinism, loop, optimiser
 from ltpipe.training.images import SplitImages
 
 BATCH, CLASSES, SIDE = 128, 100, 32
 MODEL = Model(backbone="resnet32", image=SIDE)
-# a rate at which weights stay what they are, so that no round differs from the one before
+# The learning rate is so small that the weights hardly change, and every round does the same work.
 SCHEDULE = Schedule(epochs=200, batch=BATCH, lr=1e-6, weight_decay=2e-4, augment={"crop": 4, "flip": True})
 OPTIONS: dict[str, dict[str, Any]] = {"ifl": {"centre_from": [0], "centre_weight": [0.005]}}
-NAMES = sorted(module.name for module in iter_modules(methods.__path__) if module.name != "base")
+NAMES = menu_names("ltpipe.methods")
 
 
-def split(device: torch.device) -> SplitImages:
-    """CIFAR-100-LT's class sizes at rho 100, and noise for pixels."""
-    labels = np.repeat(np.arange(CLASSES), exponential(500, 100, CLASSES))
+def make_split(device: torch.device) -> SplitImages:
+    """Return images of noise with the class sizes of CIFAR-100-LT at rho 100."""
+    labels = np.repeat(np.arange(CLASSES), exponential_sizes(500, 100, CLASSES))
     pixels = np.random.RandomState(0).randint(0, 256, (len(labels), SIDE, SIDE, 3)).astype(np.uint8)
     return SplitImages.of(pixels, np.arange(len(labels)), labels, np.zeros_like(labels), device, resident=8e9)
 
 
-def begins_later(choice: Choice, problem: Problem) -> bool:
-    """Whether a finished run must, or may, take the place of the method's first phase."""
+def can_start_from_run(choice: MethodChoice, problem: Problem) -> bool:
+    """Tell whether the method must or can start from a finished run, which then replaces its first phase."""
     plain, started = (choice.build(problem, start) for start in (False, True))
     phase = SCHEDULE.phase()
     return plain.needs().start_from or len(started.phases(phase)) < len(plain.phases(phase))
 
 
 class Subject:
-    """A method as it is at the beginning of its first phase, and functions that do one piece of work.
+    """A method at the beginning of its first phase, with functions for the work to measure.
 
-    trains: whether there is a phase at all.
+    trains: whether it has a phase; without one, there is nothing to measure.
     """
 
     def __init__(self, name: str, images: SplitImages) -> None:
         choice = {"method": name, "options": OPTIONS.get(name, {})}
-        start = "ce" if begins_later(Choice(**choice), Problem(images.labels.cpu().numpy(), CLASSES)) else None
+        problem = Problem(images.labels.cpu().numpy(), CLASSES)
+        start = "ce" if can_start_from_run(MethodChoice(**choice), problem) else None
         run = Run(split="train", start_from=start, **choice)
         self.task = loop.Task(name, run, SCHEDULE, MODEL, 0, CLASSES, images, images, "", Path("no resume point"))
-        self.state = loop._fresh(self.task)
+        self.state = loop._initial_state(self.task)
         phases = self.state.method.phases(SCHEDULE.phase())
         self.trains = bool(phases)
         if not self.trains:
@@ -84,23 +86,23 @@ class Subject:
         self.state.augment, self.state.method.clock.epochs = phases[0].augment, sum(phase.epochs for phase in phases)
         self.state.network.eval()
         self.state.method.begin_epoch(lambda which: loop._embed(self.task, self.state, which))
-        self.sgd = optimiser.sgd(self.state.network, self.state.method, phases[0], SCHEDULE)
+        self.optimizer = optimiser.sgd(self.state.network, self.state.method, phases[0], SCHEDULE)
         optimiser.set_modes(self.state.network, phases[0])
-        self.rows = loop._steps(self.task, self.state)[0]
+        self.rows = loop._draw_steps(self.task, self.state)[0]
         generator = determinism.generator(images.device, 0)
         pairs = zip(self.rows, self.pixels(), strict=True)
-        streams = [loop._batch(self.task, self.state, rows, pixels, generator) for rows, pixels in pairs]
+        streams = [loop._make_batch(self.task, self.state, rows, pixels, generator) for rows, pixels in pairs]
         self.batch = self.state.method.batch(tuple(streams))
         with torch.no_grad():
             self.out = loop.forward(self.state.network, self.batch.images, "fp32")
 
     def pixels(self) -> list[torch.Tensor]:
-        """Of the step's images, as the loop is given them."""
-        ((_, _, found),) = self.task.train.prefetch([self.rows], 0)
-        return found
+        """Return the pixels of the step's images, a tensor for each stream, as the loop gets them."""
+        ((_, _, pixels),) = self.task.train.prefetch([self.rows], 0)
+        return pixels
 
-    def own(self) -> None:
-        """Loss and after_step on outputs that are leaves of their own graph."""
+    def do_own_work(self) -> None:
+        """Compute loss and after_step, with gradients only down to the network's outputs."""
         experts = None if self.out.experts is None else self.out.experts.detach().requires_grad_()
         logits = self.out.logits.detach().requires_grad_() if experts is None else experts.mean(dim=1)
         out = Output(self.out.features.detach().requires_grad_(), logits, experts)
@@ -108,13 +110,13 @@ class Subject:
         with torch.no_grad():
             self.state.method.after_step(self.out, self.batch)
 
-    def step(self) -> None:
-        """One step of the loop."""
-        loop._step(self.task, self.state, self.sgd, self.rows, self.pixels(), 0)
+    def do_step(self) -> None:
+        """Take a step of the training loop."""
+        loop._train_step(self.task, self.state, self.optimizer, self.rows, self.pixels(), 0)
 
 
 def milliseconds(work: Callable[[], object], device: torch.device, times: int = 1) -> float:
-    """Of one call."""
+    """Return the milliseconds of a call of `work`: the mean of `times` calls."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()
@@ -125,19 +127,22 @@ def milliseconds(work: Callable[[], object], device: torch.device, times: int = 
     return 1000 * (time.perf_counter() - began) / times
 
 
-def steps(subjects: dict[str, Subject], device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
-    """Own work and whole steps in ms, own work beyond CE's as a share of CE's step, whole steps in steps of CE."""
+def measure_steps(subjects: dict[str, Subject], device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
+    """Return the figures of `summarise` for each method. The first round warms up and is not counted."""
     own: dict[str, list[float]] = {name: [] for name in subjects}
     whole: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(rounds + 1):
         for name, subject in subjects.items():
-            own[name].append(milliseconds(subject.own, device, 5))
-            whole[name].append(milliseconds(subject.step, device))
-    return {name: row(own[name][1:], own["ce"][1:], whole[name][1:], whole["ce"][1:]) for name in subjects}
+            own[name].append(milliseconds(subject.do_own_work, device, 5))
+            whole[name].append(milliseconds(subject.do_step, device))
+    return {name: summarise(own[name][1:], own["ce"][1:], whole[name][1:], whole["ce"][1:]) for name in subjects}
 
 
-def row(own: list[float], own_ce: list[float], whole: list[float], whole_ce: list[float]) -> dict[str, float]:
-    """A method's figures, of its rounds in ms and cross-entropy's."""
+def summarise(own: list[float], own_ce: list[float], whole: list[float], whole_ce: list[float]) -> dict[str, float]:
+    """Return the figures of a method from the milliseconds of its rounds and of cross-entropy's.
+
+    Own work and whole steps in ms, own work less CE's as a share of CE's step, whole steps in steps of CE.
+    """
     ratios = [mine / ce for mine, ce in zip(whole, whole_ce, strict=True)]
     return {
         "own_ms": statistics.median(own),
@@ -151,8 +156,8 @@ def row(own: list[float], own_ce: list[float], whole: list[float], whole_ce: lis
     }
 
 
-def naive(scores: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """`ifl.pareto_weights`, class by class."""
+def naive_pareto_weights(scores: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Compute `ifl.pareto_weights` by a loop over classes."""
     weights = np.zeros(len(scores))
     for label in range(classes):
         rows = np.flatnonzero(labels == label)
@@ -168,19 +173,19 @@ def naive(scores: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     return weights
 
 
-def environments(device: torch.device, rounds: int) -> dict[str, Any]:
-    """Seconds of an update for Train-GLT's size, and the largest difference from the loop."""
+def measure_environment_update(device: torch.device, rounds: int) -> dict[str, Any]:
+    """Return the seconds of an update for as many images as Train-GLT has, and the largest difference from the loop."""
     classes, random = 1000, np.random.RandomState(0)
-    counts = exponential(1280, 256, classes)
+    counts = exponential_sizes(1280, 256, classes)
     labels = np.repeat(np.arange(classes), np.maximum(counts * 113460 // counts.sum(), 3))
     rest = random.randint(0, classes, max(113460 - len(labels), 0))
     labels = random.permutation(np.concatenate([labels, rest])[:113460])
     scores = random.beta(0.5, 0.5, len(labels))
-    given = torch.tensor(scores, device=device), torch.tensor(labels, device=device)
-    times = [milliseconds(lambda: ifl.pareto_weights(*given, classes), device) / 1000 for _ in range(rounds + 1)][1:]
-    found = ifl.pareto_weights(*given, classes).cpu().numpy()
+    inputs = torch.tensor(scores, device=device), torch.tensor(labels, device=device)
+    times = [milliseconds(lambda: ifl.pareto_weights(*inputs, classes), device) / 1000 for _ in range(rounds + 1)][1:]
+    weights = ifl.pareto_weights(*inputs, classes).cpu().numpy()
     began = time.perf_counter()
-    difference = np.abs(found - naive(scores, labels, classes)).max()
+    difference = np.abs(weights - naive_pareto_weights(scores, labels, classes)).max()
     return {
         "images": len(labels),
         "classes": classes,
@@ -196,35 +201,34 @@ def environments(device: torch.device, rounds: int) -> dict[str, Any]:
 @click.option("--device", default="cpu")
 @click.option("--threads", default=2)
 @click.option("--rounds", default=30)
-@click.option("--date", default=None, help="Of the measurement; default: today, UTC.")
+@click.option("--date", default=None, help="Date of the measurement; default: today, UTC.")
 @click.option("--note", default="", help="What else the machine did.")
 def main(device: str, threads: int, rounds: int, date: str | None, note: str) -> None:
-    """Measure, print and write."""
+    """Measure the cost of each method, print it, and write it to a file."""
     torch.set_num_threads(threads)
-    where = torch.device(device)
-    images = split(where)
-    everybody = {name: Subject(name, images) for name in NAMES}
-    subjects = {name: subject for name, subject in everybody.items() if subject.trains}
-    measured = steps(subjects, where, rounds)
+    target = torch.device(device)
+    images = make_split(target)
+    subjects = {name: subject for name in NAMES if (subject := Subject(name, images)).trains}
+    measured = measure_steps(subjects, target, rounds)
     cpu = f"{platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''}"
     result = {
         "date": date or datetime.now(UTC).date().isoformat(),
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else cpu,
+        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else cpu,
         "note": note,
         "torch": torch.__version__,
         "shapes": f"ResNet-32, {BATCH} x 3 x {SIDE} x {SIDE}, {CLASSES} classes",
         "n": rounds,
         "steps": measured,
-        "share_of_step": {name: found["share_of_ce_step"] for name, found in measured.items()},
-        "whole_step": {name: found["steps_of_ce"] for name, found in measured.items()},
+        "share_of_step": {name: figures["share_of_ce_step"] for name, figures in measured.items()},
+        "whole_step": {name: figures["steps_of_ce"] for name, figures in measured.items()},
         "no_steps": sorted(set(NAMES) - set(subjects)),
-        "environment_update": environments(where, rounds),
+        "environment_update": measure_environment_update(target, rounds),
     }
-    for name, found in measured.items():
+    for name, row in measured.items():
         print(
-            f"{name:16} step {found['step_ms']:7.1f} ms, {found['steps_of_ce']:5.2f} of CE's "
-            f"({found['steps_of_ce_min']:.2f} to {found['steps_of_ce_max']:.2f})   own {found['own_ms']:7.3f} ms "
-            f"(fastest {found['own_fastest_ms']:7.3f}), beyond CE {found['share_of_ce_step']:7.3%} of a CE step"
+            f"{name:16} step {row['step_ms']:7.1f} ms, {row['steps_of_ce']:5.2f} of CE's "
+            f"({row['steps_of_ce_min']:.2f} to {row['steps_of_ce_max']:.2f})   own {row['own_ms']:7.3f} ms "
+            f"(fastest {row['own_fastest_ms']:7.3f}), beyond CE {row['share_of_ce_step']:7.3%} of a CE step"
         )
     print(f"no step: {', '.join(result['no_steps'])}")
     update = result["environment_update"]

@@ -2,11 +2,11 @@
 
     uv run python benchmarks/split_scale.py [--repeats 3] [--files FOLDER]
 
-The index is made up: ImageNet's number of images and range of class sizes (732 to 1,300), clusters drawn at random with
-shares .36 .26 .15 .11 .07 .05. Each case runs in a process of its own, which reads the index from parquet as the stage
-does; seconds are of drawing (or validating) alone, memory is the process's peak. files: a folder in which every file of
-the index is made (1.3 million of one byte, once), so that validation looks each of them up; without it, the manifest
-says that images are rows of an array. Writes benchmarks/results/split_scale.json.
+The index is made up: ImageNet's number of images and range of class sizes (732 to 1,300), and random clusters with the
+shares .36 .26 .15 .11 .07 .05. Each case runs in its own process, which reads the index from parquet, as the stage
+does. The time is that of drawing (or validating) alone, the memory is the peak of the process. --files: a folder in
+which every file of the index is made once (1.3 million of one byte each), so that validation looks for each of them;
+without it, the manifest says that images are rows of an array. Writes benchmarks/results/split_scale.json.
 """
 
 import argparse
@@ -28,7 +28,6 @@ import pandas as pd
 
 from ltpipe.benchmark import load
 from ltpipe.data.checks.validate import Expect, validate
-from ltpipe.data.source import Source
 from ltpipe.data.split import Split, draw
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +37,7 @@ GROUPS = {"by": "count", "many": 100, "medium": 20}
 
 
 def class_sizes() -> np.ndarray:
-    """1,000 sizes from 732 to 1,300 whose sum is ImageNet's: nine in ten of 1,300, then a ramp."""
+    """Return 1,000 sizes from 732 to 1,300 with ImageNet's sum: nine of ten classes have 1,300, the others fewer."""
     sizes = np.full(CLASSES, 1300)
     sizes[895:] = np.linspace(1299, 732, CLASSES - 895).astype(int)
     while (missing := IMAGES - sizes.sum()) > 0:
@@ -47,7 +46,7 @@ def class_sizes() -> np.ndarray:
 
 
 def make_index(path: Path) -> None:
-    """The index of a made-up ILSVRC 2012, as parquet."""
+    """Write the index of a made-up ILSVRC 2012, as parquet."""
     sizes = class_sizes()
     labels = np.concatenate([np.repeat(np.arange(CLASSES), sizes), np.repeat(np.arange(CLASSES), VAL)])
     train = np.arange(len(labels)) < IMAGES
@@ -69,31 +68,30 @@ def make_index(path: Path) -> None:
     table.to_parquet(path, index=False)
 
 
-def tail(shape: dict[str, Any]) -> Split:
-    """A long tail on the classes by size."""
-    val = {"cut": "train", "fraction": 0.02} if shape["shape"] == "natural" else {"cut": "rest", "per_class": 20}
-    options = {"profile": shape, "val": val, "test": "val", "classes": "size", "groups": GROUPS}
+def longtail_split(profile: dict[str, Any]) -> Split:
+    """Return a long-tailed split with this profile, the largest classes first."""
+    val = {"cut": "train", "fraction": 0.02} if profile["shape"] == "natural" else {"cut": "rest", "per_class": 20}
+    options = {"profile": profile, "val": val, "test": "val", "classes": "size", "groups": GROUPS}
     return Split(kind="longtail", options=options)
 
 
 def splits() -> dict[str, Split]:
-    """The cases by name."""
-    glt = load(ROOT / "conf/base")["imagenet_glt"].split.options | {"clusters": {"count": 6}}
+    """Return the splits to measure, by name."""
+    glt = load(ROOT / "conf/base", ["imagenet_glt"])["imagenet_glt"].split
     return {
-        "exponential": tail({"shape": "exponential", "largest": 1280, "rho": 256}),
-        "pareto": tail({"shape": "pareto", "largest": 1280, "rho": 256, "power": 6}),
-        "list": tail({"shape": "list", "sizes": "1280x100 600x300 100x400 5x200"}),
-        "glt_clusters": Split(kind="glt_clusters", options=glt),
-        "natural": tail({"shape": "natural"}),
+        "exponential": longtail_split({"shape": "exponential", "largest": 1280, "rho": 256}),
+        "pareto": longtail_split({"shape": "pareto", "largest": 1280, "rho": 256, "power": 6}),
+        "list": longtail_split({"shape": "list", "sizes": "1280x100 600x300 100x400 5x200"}),
+        "glt_clusters": glt,
+        "natural": longtail_split({"shape": "natural"}),
     }
 
 
-def case(name: str, index: Path, files: str) -> dict[str, float]:
-    """One measurement, in this process."""
+def run_case(name: str, index: Path, files: str) -> dict[str, float]:
+    """Draw a split, or validate it, in this process; return seconds, peak memory and rows."""
     table = pd.read_parquet(index)
     began = time.perf_counter()
-    source = Source(name="imagenet2012", size=112)  # no case looks at an image
-    manifest = draw(table, source, Path("raw"), splits()[name.removeprefix("validate ")])
+    manifest = draw(table, splits()[name.removeprefix("validate ")])
     if name.startswith("validate"):
         groups = {**GROUPS, "split": "train"}
         counts = {"train": {"classes": CLASSES}, "val": {"classes": CLASSES}, "test": f"{VAL}x{CLASSES}"}
@@ -110,7 +108,7 @@ def case(name: str, index: Path, files: str) -> dict[str, float]:
 
 
 def make_files(index: Path, folder: Path) -> None:
-    """Every file of the index, one byte long, below `folder`."""
+    """Write every file of the index, one byte long, below `folder`."""
     for file in pd.read_parquet(index, columns=["file"])["file"]:
         path = folder / file
         if not path.parent.exists():
@@ -119,40 +117,40 @@ def make_files(index: Path, folder: Path) -> None:
 
 
 def measure(name: str, index: Path, files: str, repeats: int) -> dict[str, Any]:
-    """Median, range and peak over `repeats` processes."""
+    """Run a case in `repeats` processes; return median and range of the seconds, and the highest peak of memory."""
     command = [sys.executable, __file__, "--case", name, "--index", str(index), "--files", files]
-    found = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(repeats)]
-    seconds = [one["seconds"] for one in found]
+    runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(repeats)]
+    seconds = [run["seconds"] for run in runs]
     result = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds), "n": repeats}
-    return result | {"peak_gib": max(one["peak_gib"] for one in found), "rows": int(found[0]["rows"])}
+    return result | {"peak_gib": max(run["peak_gib"] for run in runs), "rows": int(runs[0]["rows"])}
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure all cases, print the results, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--files", default="", help="folder for the index's files; made where it is empty")
+    parser.add_argument("--files", default="", help="folder of the index's files, which are made if it has none")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--index", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.case:
-        print(json.dumps(case(asked.case, asked.index, asked.files)))
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(run_case(arguments.case, arguments.index, arguments.files)))
         return
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index.parquet"
         make_index(index)
-        if asked.files and not Path(asked.files, "train").exists():
-            make_files(index, Path(asked.files))
+        if arguments.files and not Path(arguments.files, "train").exists():
+            make_files(index, Path(arguments.files))
         for name in [*splits(), "validate natural"]:
-            found = results[name] = measure(name, index, asked.files, asked.repeats)
+            result = results[name] = measure(name, index, arguments.files, arguments.repeats)
             print(
-                f"{name:18} {found['median']:6.2f} s ({found['min']:.2f} to {found['max']:.2f}, n {found['n']}), "
-                f"{found['peak_gib']:.2f} GiB, {found['rows']:,} rows"
+                f"{name:18} {result['median']:6.2f} s ({result['min']:.2f} to {result['max']:.2f}, n {result['n']}), "
+                f"{result['peak_gib']:.2f} GiB, {result['rows']:,} rows"
             )
     report = {
         "what": "seconds to draw (or validate) a manifest from an index of 1,331,167 images, and peak memory",
-        "files_looked_up": bool(asked.files),
+        "files_looked_up": bool(arguments.files),
         "device": f"{os.cpu_count()} CPU cores",
         "python": platform.python_version(),
         "numpy": np.__version__,

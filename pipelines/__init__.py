@@ -1,9 +1,11 @@
-"""The graph: one module for each stage, wiring only; the list of files is the pipeline.
+"""The graph of a benchmark: a module for each part of it. They only connect functions of ltpipe with datasets.
 
-Benchmarks differ by their parameters, not by code: `benchmark` builds the graph of any of them. Fetch, cluster and
-split run once, then every run and every seed in its own namespace, then the judgement.
+The graphs of benchmarks differ only in their runs, their seeds and the optional stage `cluster`; `benchmark` builds all
+of them from parameters. The data are prepared once. Then every run is trained and measured with each of its seeds, in a
+namespace of its own, which is called a cell. In the end all cells are judged together.
 
     <benchmark>                 parameters, fetch, cluster, split, judge, report, gate
+    <benchmark>.<run>           summarise
     <benchmark>.<run>.<seed>    train, export, evaluate
 """
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def benchmark(name: str, spec: "Benchmark") -> Pipeline:
-    """Return the whole graph of one benchmark."""
+    """Return the graph of one benchmark."""
     source, index = spec.source.name, f"{name}.index"
     parts = [parameters.create(name), fetch.create(name, source)]
     if spec.cluster is not None:

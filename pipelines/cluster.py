@@ -1,4 +1,4 @@
-"""cluster: attributes by k-means over features; only for benchmarks that have a block `cluster`."""
+"""cluster: make attributes by k-means over features; only for benchmarks with a block `cluster`."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,7 +6,7 @@ from ltpipe.clustering.cluster import cluster
 
 
 def create(name: str, source: str, start: dict[str, str]) -> Pipeline:
-    """Return the stage of one benchmark. start: {"checkpoint": a checkpoint of another benchmark}, or empty."""
+    """Return the stage of one benchmark. start: {"checkpoint": dataset of a cell of another benchmark}, or empty."""
     inputs = {
         "index": f"{name}.index",
         "source": f"params:{name}.source",

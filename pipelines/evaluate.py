@@ -1,4 +1,4 @@
-"""evaluate: predictions of the exported model, then metrics from predictions alone."""
+"""evaluate: predict with the exported model, then compute metrics from the predictions alone."""
 
 from kedro.pipeline import Node, Pipeline
 

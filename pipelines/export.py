@@ -1,4 +1,4 @@
-"""export: a cell's checkpoint as ONNX, with a parity report."""
+"""export: write a cell's checkpoint as ONNX, with a parity report."""
 
 from kedro.pipeline import Node, Pipeline
 

@@ -1,4 +1,4 @@
-"""gate: fails with the numbers that failed; after the report, so that a failed run still has one."""
+"""gate: fail with the list of numbers that failed. It takes the report as input, so the report is written first."""
 
 from kedro.pipeline import Node, Pipeline
 

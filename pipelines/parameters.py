@@ -1,6 +1,7 @@
-"""parameters: the benchmark's parameters as one file, defaults and blocks of other benchmarks filled in.
+"""parameters: write the benchmark's parameters into one file, with defaults and blocks of other benchmarks filled in.
 
-DVC watches the keys of this file, so that it sees a changed default and a changed block of another benchmark.
+DVC watches the keys of this file. In the benchmark's own file it would see neither a changed default nor a changed
+block of another benchmark.
 """
 
 from kedro.pipeline import Node, Pipeline

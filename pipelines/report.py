@@ -1,4 +1,4 @@
-"""report: a summary of each run over its seeds, the verdict on all of them, and the report."""
+"""report: summarise each run over its seeds, judge all runs together, and write the report."""
 
 from kedro.pipeline import Node, Pipeline
 

@@ -1,4 +1,7 @@
-"""split: draw a manifest, validate it, admit it, pack its images. A refused manifest leaves only its report."""
+"""split: draw a manifest, validate it, admit it, pack its images.
+
+If the validation fails, `admit` raises: the validation report is written, the manifest and the images are not.
+"""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -8,7 +11,7 @@ from ltpipe.data.split import admit, draw
 
 
 def create(name: str, source: str, index: str) -> Pipeline:
-    """Return the stage of one benchmark. source: names the folder of raw files. index: the dataset to draw from."""
+    """Return the stage of one benchmark. source: name of the source. index: name of the dataset to draw from."""
     candidate, validation = f"{name}.candidate", f"{name}.validation"
     manifest, tags = f"{name}.manifest", ["split", "data"]
     return Pipeline(

@@ -1,4 +1,4 @@
-"""train: one run with one seed."""
+"""train: train one run with one seed."""
 
 from functools import partial, update_wrapper
 
@@ -8,9 +8,9 @@ from ltpipe.training.train import train
 
 
 def create(name: str, run: str, seed: str, start: dict[str, str]) -> Pipeline:
-    """Return the stage of one cell. start: {"start": checkpoint of another run}, or empty."""
+    """Return the stage of one cell. start: {"start": dataset of another run's checkpoint}, or empty."""
     cell = f"{name}.{run}.{seed}"
-    # under its own name and annotations, because Kedro reads both
+    # Kedro reads a function's name and annotations, which a partial alone does not have.
     train_cell = update_wrapper(partial(train, cell=cell), train)
     inputs = {
         "manifest": f"{name}.manifest",

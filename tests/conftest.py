@@ -25,7 +25,7 @@ from ltpipe.data.checks.validate import validate
 from ltpipe.data.fetch import fetch
 from ltpipe.data.pack import pack
 from ltpipe.data.split import draw
-from ltpipe.evaluation.baseline import baseline
+from ltpipe.evaluation.baseline import build_baseline
 from ltpipe.evaluation.metrics.measure import measure
 from ltpipe.recipe.run import Run
 from ltpipe.storage.manifest import class_names, fingerprint
@@ -134,7 +134,7 @@ def cell(manifest, spec):
 def accepted_file(cell):
     """The accepted baseline of run ce with seeds 0, 1, 2, as JSON text."""
     cells = [cell("ce", seed) for seed in range(3)]
-    return json.dumps(baseline("digits_glt", [(c.metrics, c.predictions) for c in cells], "it was right"))
+    return json.dumps(build_baseline("digits_glt", [(c.metrics, c.predictions) for c in cells], "it was right"))
 
 
 @pytest.fixture

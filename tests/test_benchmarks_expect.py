@@ -1,8 +1,7 @@
-"""The gate of the data of every benchmark: its split keeps its `expect`, and no integer of it can be another.
+"""Every benchmark's split meets its block `expect`, and a change of any integer of this block is noticed.
 
-Sources that are at hand, or whose files can be made, are read as they are (digits; CIFAR from files in the official
-layout; Tiny ImageNet where LTPIPE_TINY_IMAGENET names it). Of the others an index is made up that has the sizes which
-the papers state.
+digits is read from its source, CIFAR from generated files in the official layout, and Tiny ImageNet from the folder
+that LTPIPE_TINY_IMAGENET names. For the other benchmarks an index is generated with the class sizes that papers state.
 """
 
 import base64
@@ -20,7 +19,7 @@ from ltpipe.data.acquire import cifar_binary
 from ltpipe.data.checks import rules
 from ltpipe.data.checks.validate import Expect, validate
 from ltpipe.data.fetch import fetch
-from ltpipe.data.sampling.class_sizes import exponential
+from ltpipe.data.sampling.class_sizes import exponential_sizes
 from ltpipe.data.sources import cifar10, cifar100
 from ltpipe.data.split import admit, draw
 from ltpipe.storage.manifest import fingerprint
@@ -29,11 +28,11 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "conf/base/parameters").glob("*.yml"))
 # hundreds of thousands of images
 BIG = {"imagenet_glt", "inaturalist2018", "mscoco_glt"}
-EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in BIG)) for name in NAMES]
-ATTRIBUTES = [one for one in EACH if "glt" in one.values[0] and "coco" not in one.values[0]]
+BENCHMARKS = [pytest.param(name, marks=[pytest.mark.slow] * (name in BIG)) for name in NAMES]
+ATTRIBUTES = [case for case in BENCHMARKS if "glt" in case.values[0] and "coco" not in case.values[0]]
 CIFAR = [name for name in NAMES if name.startswith("cifar")]
 REAL = os.environ.get("LTPIPE_TINY_IMAGENET", "")
-# images of ImageNet's smallest classes: the others have 1,300 (science: 732 to 1,300, 1,281,167 in all)
+# sizes of ImageNet's smaller classes; the others have 1,300 images (732 to 1,300 per class, 1,281,167 together)
 SMALL = np.linspace(1299, 732, 105).astype(int)
 
 
@@ -43,11 +42,11 @@ def specs():
 
 
 def made(official, clusters=False):
-    """An index of these images of each class, by official split; mixed in file order, every image a file of its own."""
+    """Return an index with these class sizes in each official split, mixed in file order, one file per image."""
     random = np.random.RandomState(0)
     parts = [(name, random.permutation(np.repeat(np.arange(len(sizes)), sizes))) for name, sizes in official.items()]
-    labels = np.concatenate([own for _, own in parts])
-    image = [f"{name}{i:07d}" for name, own in parts for i in range(len(own))]
+    labels = np.concatenate([part for _, part in parts])
+    image = [f"{name}{i:07d}" for name, part in parts for i in range(len(part))]
     return pd.DataFrame(
         {
             "image": image,
@@ -56,13 +55,13 @@ def made(official, clusters=False):
             "label": labels,
             "class_name": [f"class {label}" for label in labels],
             "attribute": random.choice(6, len(labels), p=[0.36, 0.26, 0.15, 0.11, 0.07, 0.05]) if clusters else -1,
-            "official": np.repeat([name for name, _ in parts], [len(own) for _, own in parts]),
+            "official": np.repeat([name for name, _ in parts], [len(part) for _, part in parts]),
         }
     )
 
 
 def filled(total, classes, largest, smallest):
-    """Sizes of `classes` classes with this sum and these extremes, in no order."""
+    """Return sizes of `classes` classes with this total, largest and smallest, in random order."""
     sizes = np.maximum(np.rint(largest * (smallest / largest) ** (np.arange(classes) / (classes - 1))), smallest)
     sizes = sizes.astype(int)
     while (missing := total - sizes.sum()) != 0:
@@ -80,15 +79,15 @@ def imagenet():
 
 
 def coco():
-    """188,426 patches of 29 classes, 65,000, 7,666 ... 1,358, of which a pool of the published 153,273 can be drawn.
+    """Return an index of 188,426 patches in 29 classes (65,000, 7,666 ... 1,358), with the published pool of 153,273.
 
-    The sizes between are made up. Class 20 has more patches than the pool wants of it, class 5 fewer.
+    The sizes between are invented. Class 20 has more patches than the pool takes of it, class 5 fewer.
     """
     flat = np.repeat([65_000, 7666, 4400, 1358], [1, 1, 26, 1])
     steep = np.concatenate([[65_000], np.rint(np.linspace(7666, 1358, 28)).astype(int)])
     sizes = np.rint(0.54 * flat + 0.46 * steep).astype(int)
     sizes[20] += 188_426 - sizes.sum()
-    pool = np.minimum(exponential(64_600, 200, 29), sizes - 400)
+    pool = np.minimum(exponential_sizes(64_600, 200, 29), sizes - 400)
     sizes[[5, 20]] += np.array([1, -1]) * (153_273 - pool.sum())
     index = made({"train": sizes})
     positive = np.random.RandomState(1).rand(len(index), 24) < 0.2
@@ -121,14 +120,14 @@ MADE = {
 
 
 def cifar_files(folder, module, classes):
-    """The official binary files with pixels of one byte a channel: 60,000 labels, as often each as in the real ones."""
+    """Write files in the official binary layout, one pixel per image; classes are as frequent as in the real files."""
     layout = module.LAYOUT
     random = np.random.RandomState(0)
     folder = folder / layout.folder
     folder.mkdir(parents=True)
     labels = np.concatenate([random.permutation(np.arange(n) % classes) for n in (50_000, 10_000)]).astype(np.uint8)
-    records = np.zeros((60_000, layout.labels + 3), np.uint8)
-    records[:, layout.labels - 1] = labels
+    records = np.zeros((60_000, layout.label_bytes + 3), np.uint8)
+    records[:, layout.label_bytes - 1] = labels
     files = [*layout.train, layout.test]
     cuts = [10_000 * i for i in range(1, 6)] if len(files) == 6 else [50_000]
     for name, part in zip(files, np.split(records, cuts), strict=True):
@@ -138,7 +137,7 @@ def cifar_files(folder, module, classes):
 
 @pytest.fixture(scope="module")
 def manifests(specs, tmp_path_factory):
-    """manifests(name): the manifest of a benchmark, and the folder of its raw files; drawn once."""
+    """Return a function: name of a benchmark -> its manifest, and the folder of its raw files (cached)."""
 
     @cache
     def make(name):
@@ -159,7 +158,7 @@ def manifests(specs, tmp_path_factory):
 
 
 def violations(manifest, expect):
-    """What the gate's rules on the integers of `expect` find."""
+    """Return the violations of all rules that use the integers of `expect`."""
     ranks = expect.ranks or len(next(iter(expect.attribute_counts.values()), []))
     return [
         *rules.class_counts(manifest, expect.plain_counts(), expect.classes),
@@ -170,8 +169,8 @@ def violations(manifest, expect):
     ]
 
 
-@pytest.mark.parametrize("name", EACH)
-def test_the_split_of_a_benchmark_keeps_its_expectations(name, specs, manifests):
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_split_of_a_benchmark_meets_its_expectations(name, specs, manifests):
     manifest = manifests(name)[0]
     assert violations(manifest, specs[name].expect) == []
     assert rules.disjoint(manifest) == rules.one_role(manifest) == rules.one_row(manifest) == []
@@ -179,9 +178,9 @@ def test_the_split_of_a_benchmark_keeps_its_expectations(name, specs, manifests)
 
 
 @pytest.mark.parametrize("change", [1, -1])
-@pytest.mark.parametrize("name", EACH)
-def test_every_integer_of_the_class_counts_is_looked_at(name, change, specs, manifests):
-    """All of them are changed at once, and each is a violation of its own, by name."""
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_integer_of_the_class_counts_is_checked(name, change, specs, manifests):
+    """Change all integers at once: each of them must give one violation that names it."""
     manifest, expect = manifests(name)[0], specs[name].expect
     for split, counts in expect.plain_counts().items():
         if isinstance(counts, dict):
@@ -195,32 +194,31 @@ def test_every_integer_of_the_class_counts_is_looked_at(name, change, specs, man
 
 @pytest.mark.parametrize("change", [1, -1])
 @pytest.mark.parametrize("name", ATTRIBUTES)
-def test_every_integer_of_the_attribute_counts_is_looked_at(name, change, specs, manifests):
+def test_every_integer_of_the_attribute_counts_is_checked(name, change, specs, manifests):
     manifest, expect = manifests(name)[0], specs[name].expect
     assert expect.attribute_counts
     for split, counts in expect.attribute_counts.items():
-        found = rules.attribute_counts(manifest, {split: [value + change for value in counts]})
-        assert found == [f"{split} attribute rank {r}: {n} images, not {n + change}" for r, n in enumerate(counts)]
+        lines = rules.attribute_counts(manifest, {split: [value + change for value in counts]})
+        assert lines == [f"{split} attribute rank {r}: {n} images, not {n + change}" for r, n in enumerate(counts)]
     assert rules.every_rank(manifest, expect.every_rank, 1 + max(map(len, expect.attribute_counts.values())))
 
 
-@pytest.mark.parametrize("border", ["many", "medium"])
+@pytest.mark.parametrize("limit", ["many", "medium"])
 @pytest.mark.parametrize("change", [1, -1])
-@pytest.mark.parametrize("name", EACH)
-def test_a_border_of_the_groups_is_looked_at_where_a_class_is_at_it(name, change, border, specs, manifests):
-    """By rank a class always is; by count, the border of 100 and 20 images separates the same classes as 101 and 21
-    where no class has as many."""
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_changed_limit_of_the_groups_is_noticed_if_it_moves_a_class(name, change, limit, specs, manifests):
+    """By rank, a changed limit always moves a class; by count, only if a class has exactly that many images."""
     manifest, expect = manifests(name)[0], specs[name].expect
     splits = [expect.groups.split] if isinstance(expect.groups.split, str) else expect.groups.split
     sizes = np.bincount(manifest.loc[manifest["split"].isin(splits), "label"], minlength=expect.classes)
-    wrong = expect.groups.model_copy(update={border: getattr(expect.groups, border) + change})
-    moved = (wrong.of(sizes) != expect.groups.of(sizes)).any()
+    wrong = expect.groups.model_copy(update={limit: getattr(expect.groups, limit) + change})
+    moved = (wrong.of_classes(sizes) != expect.groups.of_classes(sizes)).any()
     assert bool(rules.groups_of(manifest, **wrong.model_dump())) == moved
     assert moved or expect.groups.by == "count"
 
 
 @pytest.mark.parametrize("change", [1, -1])
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_another_number_of_classes_is_refused(name, change, specs, manifests):
     block = specs[name].expect.model_dump()
     block["class_counts"] = specs[name].expect.plain_counts()
@@ -234,7 +232,7 @@ def test_another_number_of_classes_is_refused(name, change, specs, manifests):
 
 
 @pytest.mark.parametrize("name", ["cifar10_lt", "tiny_imagenet_glt", "digits_glt"])
-def test_the_whole_gate_admits_a_benchmark_and_refuses_it_where_one_integer_is_another(name, specs, manifests):
+def test_a_manifest_is_admitted_and_is_refused_after_a_change_of_one_integer(name, specs, manifests):
     (manifest, raw), expect = manifests(name), specs[name].expect
     assert admit(manifest, validate(manifest, raw, expect)[0]) is manifest
     split = next(iter(expect.class_counts))
@@ -252,7 +250,7 @@ def test_the_whole_gate_admits_a_benchmark_and_refuses_it_where_one_integer_is_a
 @pytest.mark.parametrize(
     ("name", "pinned"), [("tiny_imagenet_lt", "14c79045b7f34f95"), ("tiny_imagenet_lt_10", "cc2a331a6749c471")]
 )
-def test_the_real_tiny_imagenet_is_the_pinned_split_and_passes_the_gate(name, pinned, specs, tmp_path):
+def test_the_real_tiny_imagenet_has_the_pinned_split_and_is_admitted(name, pinned, specs, tmp_path):
     spec = specs[name]
     index = fetch(spec.source.model_copy(update={"options": {"root": REAL}}), tmp_path)[0]
     manifest = draw(index, spec.split)

@@ -33,11 +33,11 @@ def test_a_case_worked_out_by_hand():
 
 
 @given(answers, st.integers(1, 20))
-def test_it_is_what_a_naive_loop_finds(cases, bins):
+def test_it_equals_a_naive_loop(cases, bins):
     assert ece(*cases, bins=bins) == pytest.approx(naive(*cases, bins), abs=1e-9)
 
 
-def test_certainty_that_is_right_has_no_error_and_certainty_that_is_wrong_has_all():
+def test_full_confidence_has_error_0_if_right_and_100_if_wrong():
     assert ece(np.ones(4), np.ones(4, bool)) == 0
     assert ece(np.ones(4), np.zeros(4, bool)) == 100
 

@@ -1,4 +1,4 @@
-"""What papers claim of the order of methods, against hand-made summaries."""
+"""Claims of papers about the order of methods, checked against hand-made summaries."""
 
 import pytest
 
@@ -17,10 +17,10 @@ def row(better: list[float], than: list[float], seeds: tuple[list[int], list[int
 
 
 def test_a_difference_is_paired_by_seed_and_has_its_standard_error():
-    found = row([82.0, 83.0, 84.0], [80.0, 80.0, 80.0])
-    assert found["n"] == 3 and found["difference"] == pytest.approx(3.0)
-    assert found["error"] == pytest.approx(1 / 3**0.5)
-    assert found["verdict"] == "holds"
+    result = row([82.0, 83.0, 84.0], [80.0, 80.0, 80.0])
+    assert result["n"] == 3 and result["difference"] == pytest.approx(3.0)
+    assert result["error"] == pytest.approx(1 / 3**0.5)
+    assert result["verdict"] == "holds"
 
 
 def test_a_difference_within_two_standard_errors_is_inconclusive():
@@ -32,13 +32,13 @@ def test_a_difference_the_other_way_does_not_hold():
 
 
 def test_only_seeds_that_both_runs_have_are_compared():
-    found = row([82.0, 83.0], [70.0, 80.0, 81.0], ([1, 2], [0, 1, 2]))
-    assert found["n"] == 2 and found["difference"] == pytest.approx(2.0)
+    result = row([82.0, 83.0], [70.0, 80.0, 81.0], ([1, 2], [0, 1, 2]))
+    assert result["n"] == 2 and result["difference"] == pytest.approx(2.0)
 
 
 def test_one_common_seed_is_never_conclusive():
-    found = row([99.0], [1.0, 1.0], ([0], [0, 1]))
-    assert found["verdict"] == "inconclusive" and found["error"] is None
+    result = row([99.0], [1.0, 1.0], ([0], [0, 1]))
+    assert result["verdict"] == "inconclusive" and result["error"] is None
 
 
 def test_a_run_that_was_not_measured_is_said_to_be_missing():

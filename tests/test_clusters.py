@@ -1,4 +1,4 @@
-"""The stage `cluster`: the same clusters for any number of threads, cached by content, and what must be refused."""
+"""The stage `cluster`: the same clusters for any number of threads, the cache, and refused options and data."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ SPLIT = {
 
 @pytest.fixture(scope="module")
 def data():
-    """8 classes of 60 images, 3 well separated blobs each: features, labels, blob."""
+    """Return features, labels and blobs of 8 classes with 60 images each, in 3 well separated blobs per class."""
     random = np.random.RandomState(0)
     labels = random.permutation(np.repeat(np.arange(8), 60))
     blobs = random.randint(3, size=480)
@@ -37,37 +37,37 @@ def data():
     return features, labels, blobs
 
 
-def index_of(labels, attribute=-1, official="train"):
+def make_index(labels, attribute=-1, official="train"):
     names = [f"{number:03d}" for number in range(len(labels))]
     columns = {"image": names, "source": names, "file": names, "label": labels, "class_name": "c"}
     return pd.DataFrame(columns | {"attribute": attribute, "official": official})
 
 
 def half_official(labels):
-    """An index of which every second row, from the first, is of the official split train."""
-    return index_of(labels, official=np.where(np.arange(len(labels)) % 2 == 0, "train", "val"))
+    """Return an index whose rows 0, 2, 4, ... are of the official split train, the others of val."""
+    return make_index(labels, official=np.where(np.arange(len(labels)) % 2 == 0, "train", "val"))
 
 
 def test_separated_groups_are_found(data):
     features, labels, blobs = data
-    found = cluster_classes(features, labels, **SETTINGS)
+    clusters = cluster_classes(features, labels, **SETTINGS)
     for label in range(8):
-        pairs = set(zip(found[labels == label], blobs[labels == label], strict=True))
+        pairs = set(zip(clusters[labels == label], blobs[labels == label], strict=True))
         assert len(pairs) == 3
 
 
 def test_clusters_do_not_depend_on_threads(data):
     features, labels, _ = data
     noise = np.random.RandomState(1).rand(*features.shape).astype(np.float32)
-    one, four = (cluster_classes(noise, labels, **SETTINGS, threads=threads) for threads in (1, 4))
-    assert (one == four).all()
+    on_one, on_four = (cluster_classes(noise, labels, **SETTINGS, threads=threads) for threads in (1, 4))
+    assert (on_one == on_four).all()
 
 
-def test_a_class_is_clustered_by_itself(data):
+def test_other_classes_do_not_change_the_clusters_of_a_class(data):
     features, labels, _ = data
-    alone = labels < 4
-    whole = cluster_classes(features, labels, **SETTINGS)
-    assert (whole[alone] == cluster_classes(features[alone], labels[alone], **SETTINGS)).all()
+    few = labels < 4
+    clusters = cluster_classes(features, labels, **SETTINGS)
+    assert (clusters[few] == cluster_classes(features[few], labels[few], **SETTINGS)).all()
 
 
 def test_integers_are_clustered_as_numbers(data):
@@ -78,8 +78,8 @@ def test_integers_are_clustered_as_numbers(data):
 
 
 def test_identical_images_are_no_error():
-    found = cluster_classes(np.zeros((12, 4), np.float32), np.repeat([0, 1], 6), **SETTINGS)
-    assert (found == 0).all()
+    clusters = cluster_classes(np.zeros((12, 4), np.float32), np.repeat([0, 1], 6), **SETTINGS)
+    assert (clusters == 0).all()
 
 
 def test_a_class_with_fewer_images_than_clusters_is_refused(data):
@@ -92,11 +92,11 @@ def test_a_class_with_fewer_images_than_clusters_is_refused(data):
 def test_a_class_without_images_changes_no_other_class(data):
     features, labels, _ = data
     keep = labels != 2
-    whole = cluster_classes(features, labels, **SETTINGS)
-    assert (cluster_classes(features[keep], labels[keep], **SETTINGS) == whole[keep]).all()
+    clusters = cluster_classes(features, labels, **SETTINGS)
+    assert (cluster_classes(features[keep], labels[keep], **SETTINGS) == clusters[keep]).all()
 
 
-def test_features_that_are_no_numbers_are_refused(data):
+def test_nan_features_are_refused(data):
     features, labels, _ = data
     wrong = features.copy()
     wrong[7, 1] = np.nan
@@ -128,43 +128,43 @@ def block(folder, **changes):
 
 
 def attribute(index, clusters):
-    """The column that the stage makes."""
+    """Return the attributes that the stage sets, N."""
     return cluster(index, SOURCE, RAW, clusters)["attribute"].to_numpy()
 
 
 def test_features_from_a_file_are_clustered_once(data, stored, monkeypatch):
     features, labels, _ = data
-    first = attribute(index_of(labels), block(stored))
+    first = attribute(make_index(labels), block(stored))
     assert (first == cluster_classes(features, labels, **SETTINGS)).all()
     assert len(list((stored / "cache").iterdir())) == 1
     monkeypatch.setattr("ltpipe.clustering.cluster.cluster_classes", None)
-    assert (attribute(index_of(labels), block(stored)) == first).all()
+    assert (attribute(make_index(labels), block(stored)) == first).all()
     again = cached_clusters(features, labels, block(stored), stored / "cache")
     assert again.dtype == np.int64 and (again == first).all()
 
 
 def test_without_a_cache_the_clusters_are_the_same_and_nothing_is_written(data, stored):
     before = sorted(stored.iterdir())
-    found = attribute(index_of(data[1]), block(stored, cache=None))
+    uncached = attribute(make_index(data[1]), block(stored, cache=None))
     assert sorted(stored.iterdir()) == before
-    assert (found == attribute(index_of(data[1]), block(stored))).all()
+    assert (uncached == attribute(make_index(data[1]), block(stored))).all()
 
 
 def test_the_stage_sets_the_attribute_of_the_official_rows_and_changes_no_other_column(data, stored):
     features, labels, _ = data
     index = half_official(labels)
     before = index.copy()
-    found = cluster(index, SOURCE, RAW, block(stored))
+    clustered = cluster(index, SOURCE, RAW, block(stored))
     train = (index["official"] == "train").to_numpy()
-    assert (found.loc[train, "attribute"] == cluster_classes(features[train], labels[train], **SETTINGS)).all()
-    assert sorted(found.loc[train, "attribute"].unique()) == [0, 1, 2]
-    assert (found.loc[~train, "attribute"] == -1).all()
-    assert found["attribute"].dtype == np.int64
-    pd.testing.assert_frame_equal(found.assign(attribute=-1), before)
+    assert (clustered.loc[train, "attribute"] == cluster_classes(features[train], labels[train], **SETTINGS)).all()
+    assert sorted(clustered.loc[train, "attribute"].unique()) == [0, 1, 2]
+    assert (clustered.loc[~train, "attribute"] == -1).all()
+    assert clustered["attribute"].dtype == np.int64
+    pd.testing.assert_frame_equal(clustered.assign(attribute=-1), before)
     pd.testing.assert_frame_equal(index, before)
 
 
-def test_a_former_attribute_is_replaced(data, stored):
+def test_an_existing_attribute_is_replaced(data, stored):
     labels = data[1]
     known = half_official(labels).assign(attribute=7)
     assert (attribute(known, block(stored)) == attribute(half_official(labels), block(stored))).all()
@@ -172,49 +172,49 @@ def test_a_former_attribute_is_replaced(data, stored):
 
 def test_the_official_split_is_an_option(data, stored):
     labels = data[1]
-    found = attribute(half_official(labels), block(stored, official="val"))
-    assert (found[::2] == -1).all() and sorted(set(found[1::2])) == [0, 1, 2]
+    clusters = attribute(half_official(labels), block(stored, official="val"))
+    assert (clusters[::2] == -1).all() and sorted(set(clusters[1::2])) == [0, 1, 2]
     with pytest.raises(Refused, match="no image of the official split 'test'; it has: 'train', 'val'"):
         attribute(half_official(labels), block(stored, official="test"))
 
 
-def test_features_may_be_of_the_whole_index_or_of_its_official_rows(data, stored):
+def test_features_may_be_of_all_index_rows_or_of_the_official_rows(data, stored):
     features, labels, _ = data
-    whole = attribute(half_official(labels), block(stored))
+    of_index = attribute(half_official(labels), block(stored))
     np.save(stored / "features.npy", features[::2])
-    assert (attribute(half_official(labels), block(stored)) == whole).all()
+    assert (attribute(half_official(labels), block(stored)) == of_index).all()
 
 
-def test_features_of_another_number_of_images_are_refused(data, stored):
+def test_features_with_another_number_of_rows_are_refused(data, stored):
     features, labels, _ = data
     np.save(stored / "features.npy", features[:100])
     message = "is 100 x 5, not D numbers for each of the 480 rows of the index, nor of the {} rows to be clustered"
-    for index, rows in ((index_of(labels), 480), (half_official(labels), 240)):
+    for index, rows in ((make_index(labels), 480), (half_official(labels), 240)):
         with pytest.raises(Refused, match=message.format(rows)):
             attribute(index, block(stored))
 
 
-def test_features_that_are_not_there_are_refused(data, tmp_path):
+def test_a_missing_feature_file_is_refused(data, tmp_path):
     with pytest.raises(Refused, match=r"cannot read .*features\.npy"):
-        attribute(index_of(data[1]), block(tmp_path))
+        attribute(make_index(data[1]), block(tmp_path))
 
 
 def test_pixels_come_from_the_source(index):
     few = index.iloc[:360].reset_index(drop=True).assign(label=0)
     features = {"name": "pixels", "options": {"size": 16}}
-    found = attribute(few, Clusters(features=features, official="", count=6, restarts=2, cache=None))
-    # the schemes differ by far more than the digits: pixels see nothing else
-    assert len(set(zip(found, few["attribute"], strict=True))) == 6
+    clusters = attribute(few, Clusters(features=features, official="", count=6, restarts=2, cache=None))
+    # colour schemes differ by far more than digits do, so each cluster is one scheme
+    assert len(set(zip(clusters, few["attribute"], strict=True))) == 6
 
 
 def test_the_split_needs_no_clusters_if_the_index_has_attributes(data):
-    """A rank of a class is one of its attributes, the most frequent one first."""
+    """With as many ranks as attributes, rank r of a class is its r-th most frequent attribute."""
     _, labels, blobs = data
-    index = index_of(labels, blobs)
+    index = make_index(labels, blobs)
     drawn = draw(index, Split(kind="glt_clusters", options=SPLIT))
     ranks = drawn[["image", "attribute"]].rename(columns={"attribute": "rank"})
-    own = ranks.merge(index[["image", "label", "attribute"]], on="image")
-    for label, rows in own.groupby("label"):
+    pairs = ranks.merge(index[["image", "label", "attribute"]], on="image")
+    for label, rows in pairs.groupby("label"):
         sizes = np.bincount(blobs[labels == label])
         assert set(rows["rank"]) == {0, 1, 2}
         assert (np.argsort(-sizes, kind="stable")[rows["rank"]] == rows["attribute"]).all()
@@ -228,19 +228,19 @@ def test_the_split_is_drawn_from_the_clusters_of_its_official_rows(data, stored)
     assert (pairs.groupby(["label", "attribute"])["attribute_cluster"].nunique() == 1).all()
 
 
-def test_the_split_refuses_an_index_without_attributes_and_names_the_other_ways(data):
+def test_the_split_refuses_an_index_without_attributes_and_says_how_to_get_them(data):
     message = (
         r"every image needs a cluster of 0\.\.2 \(option clusters\); 480 have none \(image 000: attribute -1\): "
         "add a block cluster to the benchmark, or take a source whose images have attributes"
     )
     with pytest.raises(Refused, match=message):
-        draw(index_of(data[1]), Split(kind="glt_clusters", options=SPLIT))
+        draw(make_index(data[1]), Split(kind="glt_clusters", options=SPLIT))
 
 
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_the_split_refuses_an_attribute_outside_its_clusters(data, wrong):
     _, labels, blobs = data
-    index = index_of(labels, blobs)
+    index = make_index(labels, blobs)
     index.loc[[5, 9], "attribute"] = wrong
     with pytest.raises(Refused, match=rf"2 have none \(image 005: attribute {wrong}\)"):
         draw(index, Split(kind="glt_clusters", options=SPLIT))
@@ -270,7 +270,7 @@ def test_impossible_features_are_refused_before_anything_is_read(features, messa
     assert message in refused.value.message
 
 
-def test_what_is_clustered_must_be_stated():
+def test_the_features_must_be_stated():
     with pytest.raises(Refused, match="features: Field required"):
         parse(Clusters, {"count": 6}, "cluster")
 
@@ -310,8 +310,8 @@ def test_a_cell_of_the_wrong_form_is_refused(cell):
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (480,)])
-def test_a_module_that_gives_something_else_than_a_row_of_numbers_for_each_image_is_an_error(data, monkeypatch, shape):
+def test_features_of_a_wrong_shape_are_an_error(data, monkeypatch, shape):
     monkeypatch.setattr("ltpipe.features.pixels.extract", lambda *_: np.zeros(shape))
     with pytest.raises(TypeError) as error:
-        attribute(index_of(data[1]), Clusters(features={"name": "pixels"}, cache=None))
+        attribute(make_index(data[1]), Clusters(features={"name": "pixels"}, cache=None))
     assert str(error.value) == f"ltpipe.features.pixels.extract: {shape} for 480 images"

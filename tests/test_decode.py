@@ -1,4 +1,4 @@
-"""Image files as arrays: every kind of file, upright, in order, and a clear word about those that are none."""
+"""Image files as arrays: all kinds of files, orientation, order, and clear errors for broken files."""
 
 import io
 import struct
@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, ImageFile
 
 from ltpipe.config.spec import Refused
-from ltpipe.data.decode import ADVICE, CHUNK, broken, decode, rgb, square
+from ltpipe.data.decode import ADVICE, CHUNK, crop_square, decode, find_broken, to_rgb
 
 
 def smooth(width, height):
-    """A picture without noise, so that JPEG and resizing change it little: red to the right, green down, blue fixed."""
+    """Return a picture that JPEG and resizing change little: red grows to the right, green downwards."""
     across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return np.stack([across, down, np.full_like(across, 90)], axis=2).round().astype(np.uint8)
 
@@ -107,11 +107,11 @@ def test_a_cmyk_jpeg_has_its_colours(tmp_path):
     assert red[..., 1:].max() < 60
 
 
-def test_what_a_file_is_called_does_not_matter(tmp_path):
+def test_the_name_of_a_file_does_not_matter(tmp_path):
     path = tmp_path / "x.JPEG"
     Image.fromarray(smooth(16, 16)).save(path, "PNG")
     assert (decode([path], 16) == smooth(16, 16)).all()
-    assert broken([path]) == {}
+    assert find_broken([path]) == {}
 
 
 def test_a_greyscale_jpeg_has_three_channels(tmp_path):
@@ -123,12 +123,12 @@ def test_floating_point_pixels_are_refused(tmp_path):
     path = save(tmp_path / "x.tif", Image.new("F", (8, 8), 0.5))
     with pytest.raises(Refused, match=r"x\.tif: floating-point pixels"):
         decode([path], 4)
-    assert broken([path]) == {path: "floating-point pixels"}
+    assert find_broken([path]) == {path: "floating-point pixels"}
 
 
 def test_32_bit_pixels_are_refused():
     with pytest.raises(ValueError, match="32-bit"):
-        rgb(Image.new("I", (2, 2), 70000))
+        to_rgb(Image.new("I", (2, 2), 70000))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -142,7 +142,7 @@ def test_a_photograph_is_turned_as_its_camera_says(orientation, tmp_path):
     assert (decode([path], 24) == smooth(24, 24)).all()
 
 
-def test_a_broken_exif_block_does_not_cost_the_image(jpeg):
+def test_a_broken_exif_block_is_ignored(jpeg):
     exif = b"Exif\0\0MM\0\x2a" + b"\xff" * 20
     content = jpeg.read_bytes()
     jpeg.write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:])
@@ -195,10 +195,10 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
             warnings.simplefilter("ignore")
             with pytest.raises(Refused, match="pixels"):
                 decode([path], 4)
-            assert "pixels" in broken([path])[path]
+            assert "pixels" in find_broken([path])[path]
 
 
-def test_a_picture_that_claims_to_be_enormous_costs_no_memory(tmp_path):
+def test_an_image_that_declares_an_enormous_size_is_refused(tmp_path):
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     data = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
@@ -207,7 +207,7 @@ def test_a_picture_that_claims_to_be_enormous_costs_no_memory(tmp_path):
         decode([tmp_path / "bomb.png"], 32)
 
 
-def test_images_come_in_the_order_asked_for(tmp_path):
+def test_images_are_in_the_order_of_the_paths(tmp_path):
     count = 3 * CHUNK + 5
     paths = [save(tmp_path / f"{i}.png", Image.new("RGB", (4, 4), (i % 256, i // 256, 0))) for i in range(count)]
     decoded = decode(paths, 4)
@@ -215,7 +215,7 @@ def test_images_come_in_the_order_asked_for(tmp_path):
     assert (decode(paths[::-1], 4) == decoded[::-1]).all()
 
 
-def test_every_bad_file_is_named_in_order_and_what_to_do(tmp_path):
+def test_bad_files_are_named_in_order_with_advice(tmp_path):
     good = save(tmp_path / "good.png", Image.new("RGB", (4, 4)))
     bad = [tmp_path / f"bad{i:02d}.png" for i in range(12)]
     paths = [good] * (2 * CHUNK) + [bad[0]] + [good] * (2 * CHUNK) + bad[1:]
@@ -228,49 +228,49 @@ def test_every_bad_file_is_named_in_order_and_what_to_do(tmp_path):
         assert lines[11:] == ["  and 2 more", f"  {ADVICE}"]
 
 
-def test_no_image_is_an_empty_array():
+def test_no_paths_give_an_empty_array():
     assert decode([], 32).shape == (0, 32, 32, 3)
 
 
 def counted(monkeypatch):
-    """Counts the images that are decoded whole."""
+    """Return a list that grows by one for every image that is decoded."""
     loaded, load = [], ImageFile.ImageFile.load
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: loaded.append(1) or load(self))
     return loaded
 
 
-def test_whole_files_are_checked_by_header_and_end_without_decoding(tmp_path, jpeg, monkeypatch):
+def test_intact_files_are_checked_by_header_and_end_without_decoding(tmp_path, jpeg, monkeypatch):
     other = save(tmp_path / "x.png", Image.new("RGB", (4, 4)))
     loaded = counted(monkeypatch)
-    assert broken([other, jpeg]) == {}
+    assert find_broken([other, jpeg]) == {}
     assert loaded == []
     empty(other)
-    assert broken([jpeg, other]) == {other: "the file is empty"}
+    assert find_broken([jpeg, other]) == {other: "the file is empty"}
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
 @pytest.mark.parametrize(
     ("name", "options"), [("x.jpg", {"quality": 95}), ("y.jpg", {"progressive": True}), ("x.png", {}), ("x.bmp", {})]
 )
-def test_a_file_that_is_cut_short_is_found_before_it_is_packed(name, options, share, tmp_path):
+def test_a_truncated_file_is_found_before_it_is_packed(name, options, share, tmp_path):
     noise = np.random.RandomState(0).randint(0, 256, (120, 120, 3)).astype(np.uint8)
     path = save(tmp_path / name, Image.fromarray(noise), **options)
-    assert broken([path]) == {}
+    assert find_broken([path]) == {}
     cut(path, share)
-    assert list(broken([path])) == [path]
+    assert list(find_broken([path])) == [path]
     with pytest.raises(Refused, match=name):
         decode([path], 32)
 
 
-def test_bytes_after_the_end_of_a_whole_file_do_not_matter(jpeg, monkeypatch):
+def test_bytes_after_the_end_of_an_image_do_not_matter(jpeg, monkeypatch):
     jpeg.write_bytes(jpeg.read_bytes() + b"\0" * 1000)
     loaded = counted(monkeypatch)
-    assert broken([jpeg]) == {}
+    assert find_broken([jpeg]) == {}
     assert loaded == []
 
 
 @pytest.mark.parametrize("side", [16, 64, 700])
-def test_a_picture_without_its_end_mark_is_broken_where_it_cannot_be_decoded_and_only_there(side, tmp_path):
+def test_an_image_without_its_end_mark_is_broken_only_if_it_cannot_be_decoded(side, tmp_path):
     path = save(tmp_path / "x.jpg", Image.fromarray(smooth(side, side)), quality=95)
     content = path.read_bytes()
     assert content.endswith(b"\xff\xd9")
@@ -278,22 +278,22 @@ def test_a_picture_without_its_end_mark_is_broken_where_it_cannot_be_decoded_and
     try:
         decode([path], side)
     except Refused:
-        assert list(broken([path])) == [path]
+        assert list(find_broken([path])) == [path]
     else:
-        assert broken([path]) == {}
+        assert find_broken([path]) == {}
 
 
-def test_a_link_is_the_file_that_it_leads_to(tmp_path, jpeg):
+def test_a_link_stands_for_its_target(tmp_path, jpeg):
     (tmp_path / "link.jpg").symlink_to(jpeg)
     (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     assert (decode([tmp_path / "link.jpg"], 32) == decode([jpeg], 32)).all()
-    found = broken([tmp_path / name for name in ("link.jpg", "nowhere.jpg", "loop.jpg")])
-    assert {path.name for path in found} == {"nowhere.jpg", "loop.jpg"}
-    assert found[tmp_path / "nowhere.jpg"] == "no such file"
+    reasons = find_broken([tmp_path / name for name in ("link.jpg", "nowhere.jpg", "loop.jpg")])
+    assert {path.name for path in reasons} == {"nowhere.jpg", "loop.jpg"}
+    assert reasons[tmp_path / "nowhere.jpg"] == "no such file"
 
 
-def test_a_crop_sees_the_whole_image(tmp_path):
+def test_a_crop_gets_the_uncropped_image(tmp_path):
     path = save(tmp_path / "x.png", Image.fromarray(smooth(100, 60)))
     boxes = [(0, 0, 8, 8), (50, 20, 58, 28)]
     decoded = decode([path] * 2, 8, lambda image, i: image.crop(boxes[i]))
@@ -303,10 +303,10 @@ def test_a_crop_sees_the_whole_image(tmp_path):
 
 def test_the_square_of_an_odd_difference_is_one_pixel_off_centre():
     pixels = smooth(33, 32)
-    assert (np.asarray(square(Image.fromarray(pixels), 32)) == pixels[:, :32]).all()
+    assert (np.asarray(crop_square(Image.fromarray(pixels), 32)) == pixels[:, :32]).all()
 
 
-def test_an_image_from_memory_is_not_needed_on_disk():
+def test_an_image_from_memory_can_be_converted():
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), (1, 2, 3)).save(buffer, "PNG")
-    assert rgb(Image.open(buffer)).getpixel((0, 0)) == (1, 2, 3)
+    assert to_rgb(Image.open(buffer)).getpixel((0, 0)) == (1, 2, 3)

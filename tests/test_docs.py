@@ -6,32 +6,104 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import yaml
 
+from ltpipe.config.spec import load_item, parse
 from ltpipe.pages import methods as methods_page
+from ltpipe.pages.options import option_table
+from ltpipe.recipe.run import Run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+every_method = pytest.mark.parametrize("module", methods_page.modules(), ids=methods_page.name_of)
+SECTIONS = (
+    "How to use it",
+    "Suggested values",
+    "Options",
+    "Where the authors' code differs",
+    "Cost",
+    "Attribution",
+)
+
+
 def test_methods_page_is_what_the_modules_say():
-    assert (ROOT / "docs/methods.md").read_text() == methods_page.text(ROOT)
+    assert (ROOT / "docs/methods.md").read_text() == methods_page.render_methods(ROOT)
 
 
-def test_every_method_s_cost_is_measured_or_it_has_no_steps():
-    measured = json.loads((ROOT / "benchmarks/results/method_cost.json").read_text())
-    costs = {
-        methods_page.name_of(m): methods_page.cost(methods_page.name_of(m), measured) for m in methods_page.modules()
-    }
-    assert [name for name, cost in costs.items() if cost.startswith("no steps")] == ["tau_norm"]
-    assert not [name for name, cost in costs.items() if "not measured" in cost]
+@every_method
+def test_a_module_s_docstring_has_every_part(module):
+    parts = methods_page.read_parts(module.__doc__)
+    assert not [label for label in methods_page.REQUIRED if not parts.get(label)]
+    assert re.search(r"(19|20)\d\d|Paper: none", parts["Headline"]), "the headline names no paper"
 
 
-def test_every_method_states_its_paper_and_what_it_overrides():
-    for module in methods_page.modules():
-        head = (module.__doc__ or "").partition("\n\n")[0]
-        assert re.search(r"(19|20)\d\d|Paper: none", head), f"{module.__name__} names no paper"
+@every_method
+def test_a_card_has_every_section_in_order(module):
+    card = methods_page.card(module, {})
+    assert re.findall(r"^\*\*(.*)\*\*$", card, re.MULTILINE) == list(SECTIONS)
+    assert methods_page.NOT_STATED not in card
+
+
+@every_method
+def test_every_option_is_described(module):
+    assert all(field.description for field in module.Config.model_fields.values())
+    assert not [row for row in option_table(module.Config) if row.endswith("| - |")]
+
+
+@every_method
+def test_the_runs_of_a_card_are_valid(module):
+    """They parse as runs, start from a run that the card shows, and name the base if the method has one."""
+    runs = yaml.safe_load(methods_page.usage(module))["runs"]
+    for name, row in runs.items():
+        run = parse(Run, row["train"], name)
+        assert run.start_from is None or run.start_from in runs
+        assert ("base" in module.Config.model_fields and run.method != "ce") == ("base" in run.options)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "starts"),
+    [("ce", {}, False), ("crt", {}, True), ("dro_lt", {}, True), ("logit_adjust", {"form": "post_hoc"}, True)],
+)
+def test_a_card_shows_start_from_where_it_saves_training(method, options, starts):
+    assert ("start_from" in methods_page.train_block(method, options)) == starts
+
+
+@every_method
+def test_the_card_of_an_unmeasured_method_says_so(module):
+    """A new method needs no timing of all the others."""
+    assert "**Cost**\n\nNot measured." in methods_page.card(module, {})
+
+
+@every_method
+def test_the_card_of_a_measured_method_shows_its_cost(module):
+    name = methods_page.name_of(module)
+    measured = {"whole_step": {name: 1.234}, "share_of_step": {name: 0.056}}
+    assert "1.23 times as long as one of cross-entropy; the method's own share is 5.6 %" in methods_page.card(
+        module, measured
+    )
+    assert "nothing is trained" in methods_page.card(module, {"no_steps": [name]})
+
+
+def test_a_module_without_parts_has_a_card():
+    bare = ModuleType("ltpipe.methods.ce", "Bare (Nobody, 2026).")
+    bare.Config = load_item("ltpipe.methods", "ce").Config
+    card = methods_page.card(bare, {})
+    assert "Bare (Nobody, 2026)." in card and methods_page.NOT_STATED in card
+
+
+def test_a_time_is_shown_in_words():
+    (row,) = [row for row in option_table(load_item("ltpipe.methods", "ldam").Config) if "`drw`" in row]
+    assert "| epoch or share of all epochs or null |" in row
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
+def test_no_page_shows_an_object_of_pydantic(page):
+    assert "FieldInfo" not in page.read_text()
 
 
 def table(page: str, accepted: dict, metrics: tuple[str, ...]) -> list[str]:
@@ -57,7 +129,8 @@ def test_the_readme_starts_with_the_two_commands():
 def commands() -> list[str]:
     """Commands of the README's table that run by themselves."""
     found = re.findall(r"`uv run ([^`]+)`", README)
-    skipped = ("pytest", "ltpipe.predict", "ltpipe.accept")  # the tests themselves, and those that need an argument
+    # the tests themselves, and what needs an argument or data of the user's
+    skipped = ("pytest", "ltpipe predict", "ltpipe accept", "image_folder")
     return sorted({c for c in found if not any(word in c for word in skipped)} - {"dvc repro"})
 
 

@@ -1,4 +1,4 @@
-"""Downloads against a real server on this machine that drops, cuts short, lies, fails, redirects and ignores ranges."""
+"""Downloads from a local server that drops connections, sends wrong bytes, fails, redirects and ignores ranges."""
 
 import hashlib
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 
 from ltpipe.config.spec import Refused
 from ltpipe.data.acquire import download
-from ltpipe.data.acquire.download import Remote, get
+from ltpipe.data.acquire.download import Remote, fetch_file
 
 CONTENT = bytes(range(256)) * 2048  # 524,288 bytes
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
@@ -23,13 +23,13 @@ QUICK = (0.0, 0.0, 0.0)
 
 
 class Server(ThreadingHTTPServer):
-    """Answers request number n with behaviours[n] (the last one for all that follow); keeps what it was asked."""
+    """Answers request n with behaviours[n] (the last behaviour repeats), and records each request's Range header."""
 
     daemon_threads = True
 
     def __init__(self, behaviours):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.behaviours, self.asked, self.lock = list(behaviours), [], threading.Lock()
+        self.behaviours, self.ranges, self.lock = list(behaviours), [], threading.Lock()
         self.released = threading.Event()
 
     @property
@@ -38,7 +38,7 @@ class Server(ThreadingHTTPServer):
 
     def next(self, ranged):
         with self.lock:
-            self.asked.append(ranged)
+            self.ranges.append(ranged)
             return self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
 
 
@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(302, b"", Location=self.server.url + "?again")
 
     def stall(self):
-        """Half, and then nothing more."""
+        """Send half of the file, then nothing more."""
         status, body = self._rest()
         self._send(status, body[: len(body) // 2], declared=len(body))
         self.server.released.wait(20)
@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.released.wait(20)
 
     def page(self):
-        """What a portal of a hotel answers, whatever it is asked."""
+        """Send a login page, as the network of a hotel does for any request."""
         self._send(200, b"<html>Please log in</html>")
 
     def slow(self):
@@ -140,12 +140,12 @@ def serving(*behaviours):
 
 
 def names(folder):
-    """What is in the folder, without the lock, which may stay."""
+    """Return the names in the folder, without the lock file, which may stay."""
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
-def whole(server, folder, size=SIZE, checksum=MD5):
-    return get(Remote(server.url, checksum, size), folder, QUICK)
+def fetch_from(server, folder, size=SIZE, checksum=MD5):
+    return fetch_file(Remote(server.url, checksum, size), folder, QUICK)
 
 
 @pytest.mark.parametrize(
@@ -166,58 +166,58 @@ def whole(server, folder, size=SIZE, checksum=MD5):
     ids=", ".join,
 )
 @pytest.mark.parametrize("size", [len(CONTENT), None], ids=["size known", "size unknown"])
-def test_what_arrives_is_the_file(behaviours, size, tmp_path):
+def test_the_downloaded_file_has_the_right_content(behaviours, size, tmp_path):
     with serving(*behaviours) as server:
-        path = whole(server, tmp_path, size)
+        path = fetch_from(server, tmp_path, size)
     assert path == tmp_path / "file.bin"
     assert path.read_bytes() == CONTENT
     assert names(tmp_path) == ["file.bin"]
 
 
-def test_a_file_that_the_server_cuts_short_is_continued_where_its_size_is_known(tmp_path):
+def test_a_short_file_is_continued_if_its_size_is_known(tmp_path):
     with serving("short", "good") as server:
-        assert whole(server, tmp_path).read_bytes() == CONTENT
-    with serving("short", "good") as server, pytest.raises(Refused, match="another file: 262,144 bytes"):
-        whole(server, tmp_path / "unknown", size=None)
+        assert fetch_from(server, tmp_path).read_bytes() == CONTENT
+    with serving("short", "good") as server, pytest.raises(Refused, match="a different file: 262,144 bytes"):
+        fetch_from(server, tmp_path / "unknown", size=None)
 
 
-def test_the_rest_is_asked_for_and_no_more(tmp_path):
+def test_only_the_missing_bytes_are_requested(tmp_path):
     with serving("drop", "good") as server:
-        whole(server, tmp_path)
-    assert server.asked == [None, f"bytes={PIECE}-"]
+        fetch_from(server, tmp_path)
+    assert server.ranges == [None, f"bytes={PIECE}-"]
 
 
-def test_a_later_call_continues_what_an_earlier_one_left(tmp_path):
+def test_a_later_call_continues_the_part_of_an_earlier_call(tmp_path):
     with serving("drop", "broken") as server, pytest.raises(Refused):
-        whole(server, tmp_path)
+        fetch_from(server, tmp_path)
     assert names(tmp_path) == [".file.bin.part"]
     with serving("good") as server:
-        assert whole(server, tmp_path).read_bytes() == CONTENT
-    assert server.asked == [f"bytes={PIECE}-"]
+        assert fetch_from(server, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [f"bytes={PIECE}-"]
 
 
-def test_a_part_that_is_whole_is_only_checked(tmp_path):
+def test_a_complete_part_is_only_checked(tmp_path):
     (tmp_path / ".file.bin.part").write_bytes(CONTENT)
     with serving("missing") as server:
-        assert whole(server, tmp_path).read_bytes() == CONTENT
-    assert server.asked == []
+        assert fetch_from(server, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == []
 
 
-def test_a_file_that_is_there_is_not_fetched_again(tmp_path):
+def test_an_existing_file_is_not_fetched_again(tmp_path):
     (tmp_path / "file.bin").write_bytes(CONTENT)
     with serving("missing") as server:
-        whole(server, tmp_path)
-    assert server.asked == []
+        fetch_from(server, tmp_path)
+    assert server.ranges == []
     assert names(tmp_path) == ["file.bin"]
 
 
-def test_a_wrong_file_that_is_there_stays_until_the_right_one_is_whole(tmp_path):
+def test_an_existing_wrong_file_stays_until_the_right_one_is_complete(tmp_path):
     (tmp_path / "file.bin").write_bytes(b"wrong")
     with serving("broken") as server, pytest.raises(Refused):
-        whole(server, tmp_path)
+        fetch_from(server, tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == b"wrong"
     with serving("good") as server:
-        whole(server, tmp_path)
+        fetch_from(server, tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
@@ -225,27 +225,27 @@ def test_a_wrong_file_that_is_there_stays_until_the_right_one_is_whole(tmp_path)
     ("behaviour", "message", "requests"),
     [
         ("missing", "404", 1),
-        ("wrong", "the server sent another file: 524,288 bytes, md5:", 1),
-        ("long", "the server sent another file: 524,292 bytes", 1),
+        ("wrong", "the server sent a different file: 524,288 bytes, md5:", 1),
+        ("long", "the server sent a different file: 524,292 bytes", 1),
         ("broken", "500", 4),
         ("redirect", "Exceeded 30 redirects", 31),
     ],
 )
-def test_what_cannot_be_had_is_refused_and_leaves_nothing(behaviour, message, requests, tmp_path):
+def test_a_failed_download_is_refused_and_leaves_nothing(behaviour, message, requests, tmp_path):
     with serving(behaviour) as server, pytest.raises(Refused) as caught:
-        whole(server, tmp_path)
+        fetch_from(server, tmp_path)
     assert caught.value.exit_code == 2
     for part in ("cannot fetch file.bin (524,288 bytes)", message, server.url, f"put the file at {tmp_path}", MD5):
         assert part in caught.value.message
-    assert len(server.asked) == requests
+    assert len(server.ranges) == requests
     assert names(tmp_path) == []
 
 
-def test_without_a_network_the_error_says_what_and_where(tmp_path):
+def test_without_a_network_the_error_says_where_to_put_the_file(tmp_path):
     with serving("good") as server:
         url = server.url
     with pytest.raises(Refused, match=r"cannot fetch file\.bin") as caught:
-        get(Remote(url, MD5), tmp_path, QUICK)
+        fetch_file(Remote(url, MD5), tmp_path, QUICK)
     assert f"without a network: put the file at {tmp_path / 'file.bin'}" in caught.value.message
 
 
@@ -260,21 +260,21 @@ def test_without_a_network_the_error_says_what_and_where(tmp_path):
 )
 def test_each_kind_of_checksum_is_verified(checksum, tmp_path):
     with serving("good") as server:
-        assert whole(server, tmp_path, checksum=checksum).exists()
+        assert fetch_from(server, tmp_path, checksum=checksum).exists()
         wrong = checksum[:-1] + ("0" if checksum[-1] != "0" else "1")
-        with pytest.raises(Refused, match="another file"):
-            whole(server, tmp_path / "other", checksum=wrong)
+        with pytest.raises(Refused, match="a different file"):
+            fetch_from(server, tmp_path / "other", checksum=wrong)
 
 
 def test_the_blob_id_is_that_of_git(tmp_path):
     (tmp_path / "hello").write_bytes(b"hello\n")
     remote = Remote("http://127.0.0.1/hello", "git:ce013625030ba8dba906f756967f9e9ca394464a", 6)
-    assert get(remote, tmp_path, QUICK) == tmp_path / "hello"
+    assert fetch_file(remote, tmp_path, QUICK) == tmp_path / "hello"
 
 
 CODE = (
-    "import sys; from pathlib import Path; from ltpipe.data.acquire.download import Remote, get\n"
-    f"get(Remote(sys.argv[1], {MD5!r}, {len(CONTENT)}), Path(sys.argv[2]))"
+    "import sys; from pathlib import Path; from ltpipe.data.acquire.download import Remote, fetch_file\n"
+    f"fetch_file(Remote(sys.argv[1], {MD5!r}, {len(CONTENT)}), Path(sys.argv[2]))"
 )
 
 
@@ -288,10 +288,10 @@ def test_two_processes_fetch_once(tmp_path):
         errors = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], errors
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert server.asked == [None]
+    assert server.ranges == [None]
 
 
-def test_a_process_that_is_killed_leaves_a_part_which_the_one_that_waits_completes(tmp_path):
+def test_a_waiting_process_completes_the_part_of_a_killed_one(tmp_path):
     part = tmp_path / ".file.bin.part"
     with serving("stall", "good") as server:
         first = process(server, tmp_path)
@@ -308,77 +308,82 @@ def test_a_process_that_is_killed_leaves_a_part_which_the_one_that_waits_complet
         errors = second.communicate(timeout=60)[1]
     assert second.returncode == 0, errors
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert server.asked == [None, f"bytes={have}-"]
+    assert server.ranges == [None, f"bytes={have}-"]
     assert names(tmp_path) == ["file.bin"]
 
 
 @pytest.mark.parametrize("behaviour", ["stall", "silent"])
-def test_a_server_that_falls_silent_is_left_and_asked_again(behaviour, tmp_path, monkeypatch):
+def test_a_silent_server_is_tried_again_after_the_timeout(behaviour, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", (5, 0.2))
     with serving(behaviour, "good") as server:
         began = time.monotonic()
-        assert whole(server, tmp_path).read_bytes() == CONTENT
+        assert fetch_from(server, tmp_path).read_bytes() == CONTENT
     assert time.monotonic() - began < 10
-    assert len(server.asked) == 2
+    assert len(server.ranges) == 2
 
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """The pauses that were asked for, none of which is made."""
-    asked = []
-    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=asked.append))
-    return asked
+    """Return the list of requested pauses; none of them is made."""
+    requested = []
+    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=requested.append))
+    return requested
 
 
 def test_each_attempt_waits_longer_and_the_last_one_gives_up(pauses, tmp_path):
     with serving("broken") as server, pytest.raises(Refused, match="500"):
-        get(Remote(server.url, MD5, SIZE), tmp_path)
+        fetch_file(Remote(server.url, MD5, SIZE), tmp_path)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
-    assert len(server.asked) == 6
+    assert len(server.ranges) == 6
 
 
-def test_an_attempt_that_gets_further_earns_new_patience(pauses, tmp_path):
+def test_an_attempt_that_gets_further_resets_the_pauses(pauses, tmp_path):
     with serving("busy", "busy", "drop", "busy", "busy", "good") as server:
-        get(Remote(server.url, MD5, SIZE), tmp_path)
+        fetch_file(Remote(server.url, MD5, SIZE), tmp_path)
     assert pauses == [1.0, 2.0, 1.0, 2.0, 4.0]
 
 
-def test_what_will_not_change_is_not_asked_for_again(pauses, tmp_path):
+def test_a_permanent_error_is_not_tried_again(pauses, tmp_path):
     with serving("missing") as server, pytest.raises(Refused, match="404"):
-        get(Remote(server.url, MD5, SIZE), tmp_path)
+        fetch_file(Remote(server.url, MD5, SIZE), tmp_path)
     assert pauses == []
 
 
-def test_a_page_in_place_of_the_file_is_never_the_file(tmp_path):
+def test_a_login_page_is_not_taken_for_the_file(tmp_path):
     with serving("page") as server, pytest.raises(Refused, match="cannot fetch file"):
-        whole(server, tmp_path)
+        fetch_from(server, tmp_path)
     assert not (tmp_path / "file.bin").exists()
     with serving("good") as server:
-        assert whole(server, tmp_path).read_bytes() == CONTENT
+        assert fetch_from(server, tmp_path).read_bytes() == CONTENT
 
 
-def test_too_little_room_is_said_before_anything_is_fetched(tmp_path):
-    with serving("good") as server, pytest.raises(Refused, match=r"no room for file\.bin .* bytes to fetch"):
-        whole(server, tmp_path, size=1 << 60)
-    assert server.asked == []
+def test_a_lack_of_disk_space_is_refused_before_anything_is_fetched(tmp_path):
+    with (
+        serving("good") as server,
+        pytest.raises(Refused, match=r"not enough disk space for file\.bin .* bytes to fetch"),
+    ):
+        fetch_from(server, tmp_path, size=1 << 60)
+    assert server.ranges == []
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with serving("good") as server, pytest.raises(Refused, match="cannot write"):
-        whole(server, tmp_path / "taken")
+        fetch_from(server, tmp_path / "taken")
 
 
 def test_a_progress_bar_on_a_terminal(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with serving("drop", "good") as server:
-        whole(server, tmp_path)
+        fetch_from(server, tmp_path)
     shown = capfd.readouterr().err
     assert "100%" in shown
-    assert "/524k" in shown and "459k/459k" in shown  # the whole, then what the dropped connection left
+    assert (
+        "/524k" in shown and "459k/459k" in shown
+    )  # the entire file, then the bytes that the dropped connection left over
 
 
-def test_no_progress_bar_where_there_is_no_terminal(tmp_path, capfd):
+def test_no_progress_bar_without_a_terminal(tmp_path, capfd):
     with serving("good") as server:
-        whole(server, tmp_path)
+        fetch_from(server, tmp_path)
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Every expectation fails where it should, says why, and a refused manifest is never written."""
+"""Every expectation fails on the corruption that it is for and says why, and a refused manifest is not written."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from kedro.runner import SequentialRunner
 
 from ltpipe.config.spec import Refused, parse
 from ltpipe.data.checks import rules
-from ltpipe.data.checks.validate import EXAMPLES, Expect, suite, validate
+from ltpipe.data.checks.validate import EXAMPLES, Expect, build_suite, validate
 from ltpipe.data.split import admit
 from ltpipe.storage.datasets import Array, Json, Parquet
 from ltpipe.storage.manifest import COLUMNS
@@ -40,17 +40,17 @@ ONE_ROW = "expect_one_row_per_image"
 
 
 class Corruption(NamedTuple):
-    """One way to spoil a manifest. fails: the expectation it is about. also: others that cannot hold then either."""
+    """A way to corrupt a manifest. fails: the expectation under test; also: others that fail too, unavoidably."""
 
     title: str
     fails: str
-    spoil: Callable[[pd.DataFrame], pd.DataFrame]
+    corrupt: Callable[[pd.DataFrame], pd.DataFrame]
     also: tuple[str, ...] = ()
     violations: int = 1
 
 
 def first(table, **values):
-    """Position of the first row with these values."""
+    """Return the index label of the first row with these values."""
     rows = table
     for column, value in values.items():
         rows = rows[rows[column] == value]
@@ -58,24 +58,24 @@ def first(table, **values):
 
 
 def put(column, value, **where):
-    """Set `column` in the first row `where`."""
+    """Return a function that sets `column` in the first row with the values `where`."""
 
-    def spoil(table):
+    def corrupt(table):
         table.loc[first(table, **where), column] = value
         return table
 
-    return spoil
+    return corrupt
 
 
 def everywhere(column, value, **where):
-    """Set `column` in every row `where`."""
+    """Return a function that sets `column` in every row with the value `where`."""
 
-    def spoil(table):
+    def corrupt(table):
         (key, wanted), *_ = where.items()
         table.loc[table[key] == wanted, column] = value
         return table
 
-    return spoil
+    return corrupt
 
 
 def duplicate_id(table):
@@ -97,25 +97,25 @@ def one_image_less(table):
 
 
 def leak(table):
-    """A val image becomes one of a training source."""
+    """Give a val row the source of a training row."""
     source = table.loc[first(table, split="train_glt"), "source"]
     return put("source", source, split="val")(table)
 
 
 def another_image(table):
-    """An image of Test-CBL, which Test-GBL holds too, shows another one's pixels."""
+    """Give an image of Test-CBL, which Test-GBL has too, the array row of another image."""
     a, b = table.index[table["split"] == "test_cbl"][:2]
     table.loc[a, "row"] = table.loc[b, "row"]
     return table
 
 
 def split_of_two_roles(table):
-    """A val row that calls itself train."""
+    """Give a val row the role train."""
     return put("role", "train", split="val")(table)
 
 
 def empty_rank(table):
-    """The rank that the rarest class has one image of goes to a class that has many: the counts stay."""
+    """Exchange ranks between two classes, so that the rarest class lacks rank 2, but all counts stay."""
     rare = first(table, split="train_glt", label=9, attribute=2)
     common = first(table, split="train_glt", label=0, attribute=1)
     table.loc[rare, "attribute"] = 1
@@ -124,12 +124,12 @@ def empty_rank(table):
 
 
 def class_gone(table):
-    """Nothing is left of the rarest class; rows keep counting from 0."""
+    """Delete the rarest class, and number rows from 0 again."""
     table = table[table["label"] != 9].reset_index(drop=True)
     return table.assign(row=pd.factorize(table["image"])[0])
 
 
-# a null is in a row of val, which no rule but the counts reads
+# column -> other expectations that fail if a row of val has a null there
 NULLS = {
     "row": (ONE_ROW,),
     "role": (ONE_ROLE,),
@@ -182,8 +182,8 @@ def test_the_good_manifest_passes_every_expectation(validation, manifest):
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda c: c.title)
-def test_a_spoilt_manifest_fails_exactly_the_expectations_that_it_violates(corruption, manifest, raw, expect):
-    report, _ = validate(corruption.spoil(manifest.copy()), raw, expect)
+def test_a_corrupt_manifest_fails_exactly_the_expectations_that_it_violates(corruption, manifest, raw, expect):
+    report, _ = validate(corruption.corrupt(manifest.copy()), raw, expect)
     assert report["success"] is False
     assert set(failed(report)) == {corruption.fails, *corruption.also}
     line = failed(report)[corruption.fails]
@@ -192,25 +192,26 @@ def test_a_spoilt_manifest_fails_exactly_the_expectations_that_it_violates(corru
     assert all(line["examples"])
 
 
-def test_every_expectation_is_failed_by_a_corruption_of_this_file(expect, raw):
-    names = [" ".join(filter(None, [e.expectation_type, getattr(e, "column", None)])) for e in suite(expect, 1, raw)]
+def test_every_expectation_has_a_corruption_in_this_file(expect, raw):
+    suite = build_suite(expect, 1, raw)
+    names = [" ".join(filter(None, [e.expectation_type, getattr(e, "column", None)])) for e in suite]
     assert len(set(names)) == len(names)
     assert set(names) == {c.fails for c in CORRUPTIONS}
 
 
 def test_a_report_names_every_expectation_of_the_suite(validation, expect, raw):
-    assert len(validation[0]["expectations"]) == len(suite(expect, 1, raw))
+    assert len(validation[0]["expectations"]) == len(build_suite(expect, 1, raw))
 
 
 @pytest.mark.parametrize("column", ["image", "label"])
-def test_a_manifest_without_a_column_is_refused_and_not_a_crash(column, manifest, raw, expect):
+def test_a_manifest_without_a_column_is_refused_without_a_crash(column, manifest, raw, expect):
     report, _ = validate(manifest.drop(columns=column), raw, expect)
     assert {COLUMN_LIST, f"{NOT_NULL} {column}"} <= set(failed(report))
     with pytest.raises(Refused, match=column):
         admit(manifest, report)
 
 
-def test_a_file_that_is_there_and_is_empty_is_a_violation(manifest, tmp_path):
+def test_an_empty_file_is_a_violation(manifest, tmp_path):
     (tmp_path / "full.png").write_bytes(b"x")
     (tmp_path / "empty.png").touch()
     rows = manifest.iloc[:4].assign(file=["full.png", "empty.png", "absent.png", "17"])
@@ -227,7 +228,7 @@ def test_labels_that_are_text_are_refused(manifest, raw, expect):
     assert f"{IN_SET} label" in failed(report)
 
 
-def test_examples_are_at_most_ten_and_violations_are_all_of_them(manifest, raw, expect):
+def test_a_report_counts_all_violations_and_shows_at_most_ten(manifest, raw, expect):
     report, _ = validate(manifest.assign(group="many"), raw, expect)
     line = failed(report)[GROUPS]
     assert line["violations"] == int((manifest["group"] != "many").sum()) > 1000
@@ -243,10 +244,10 @@ def test_an_example_names_the_row_by_its_id(manifest, raw, expect):
 
 
 def test_admit_refuses_with_expectation_count_and_rows(manifest, raw, expect):
-    spoilt = duplicate_id(leak(manifest.copy()))
-    report, _ = validate(spoilt, raw, expect)
+    corrupt = duplicate_id(leak(manifest.copy()))
+    report, _ = validate(corrupt, raw, expect)
     with pytest.raises(Refused) as refused:
-        admit(spoilt, report)
+        admit(corrupt, report)
     message = refused.value.message
     assert re.search(f"{DISJOINT}: 1 violations, e.g. digit[0-9]{{4}} is in train and val", message)
     assert f"{UNIQUE} id: 2 violations, e.g. id {manifest.loc[0, 'id']}" in message
@@ -254,7 +255,7 @@ def test_admit_refuses_with_expectation_count_and_rows(manifest, raw, expect):
     assert refused.value.exit_code == 2
 
 
-def test_admit_returns_a_good_manifest_as_it_is(manifest, validation):
+def test_admit_returns_a_good_manifest_unchanged(manifest, validation):
     assert admit(manifest, validation[0]) is manifest
 
 
@@ -268,7 +269,7 @@ def test_the_report_of_a_refused_manifest_is_the_same_for_two_calls(manifest, ra
     assert texts[0] == texts[1]
 
 
-def test_the_report_holds_no_time_no_identifier_and_no_path(validation):
+def test_the_report_has_no_time_no_identifier_and_no_path(validation):
     text = json.dumps(validation[0])
     assert not re.search(r"\d\d:\d\d|20\d\d-\d\d|[0-9a-f]{8}-[0-9a-f]{4}|batch|traceback|/tmp", text)
 
@@ -288,7 +289,7 @@ def test_an_unknown_key_of_expect_is_refused_with_the_valid_ones(content):
 
 def test_without_attribute_counts_there_is_no_attribute_expectation(content, raw):
     block = content["digits_glt"]["expect"] | {"attribute_counts": {}, "every_rank": []}
-    names = [e.expectation_type for e in suite(parse(Expect, block, "expect"), 1, raw)]
+    names = [e.expectation_type for e in build_suite(parse(Expect, block, "expect"), 1, raw)]
     assert not {ATTRIBUTES, RANKS} & set(names)
     assert {CLASSES, DISJOINT, GROUPS, ONE_NAME} <= set(names)
 
@@ -302,7 +303,7 @@ def test_without_attribute_counts_there_is_no_attribute_expectation(content, raw
         ({"classes": 9}, ["val classes: 10, not 9"]),
     ],
 )
-def test_class_counts_can_be_summed_up(manifest, stated, violations):
+def test_class_counts_can_be_stated_as_a_summary(manifest, stated, violations):
     assert rules.class_counts(manifest, {"val": stated}, 10) == violations
 
 
@@ -311,7 +312,7 @@ def test_a_summary_counts_the_classes_that_have_no_image(manifest):
     assert rules.class_counts(manifest, stated, 11) == []
 
 
-def test_a_summary_goes_through_the_suite_and_fails_by_name(manifest, raw, expect, content):
+def test_a_wrong_summary_fails_in_the_suite_by_name(manifest, raw, expect, content):
     block = content["digits_glt"]["expect"]
     good = parse(Expect, block | {"class_counts": block["class_counts"] | {"val": {"total": 95}}}, "expect")
     bad = parse(Expect, block | {"class_counts": block["class_counts"] | {"val": {"total": 96}}}, "expect")
@@ -319,7 +320,7 @@ def test_a_summary_goes_through_the_suite_and_fails_by_name(manifest, raw, expec
     assert failed(validate(manifest, raw, bad)[0])[CLASSES]["examples"] == ["val total: 95, not 96"]
 
 
-def test_run_length_coded_counts_are_the_counts(content):
+def test_run_length_coded_counts_equal_the_list(content):
     block = content["digits_glt"]["expect"]
     counts = block["class_counts"] | {"test_gbl": "240x10"}
     assert parse(Expect, block | {"class_counts": counts}, "expect") == parse(Expect, block, "expect")
@@ -333,7 +334,7 @@ def test_run_length_coded_counts_are_the_counts(content):
         ({"attribute_counts": {"test": [1]}}, "splits that class_counts does not state: test"),
         ({"groups": {"by": "rank", "many": 4, "medium": 4, "split": "train"}}, "class_counts does not state: train"),
         ({"class_counts": {"train_glt": {}}}, "state at least one of total, classes, largest, smallest"),
-        ({"attribute_counts": {}}, "rank"),  # every_rank without a number of ranks would check nothing
+        ({"attribute_counts": {}}, "rank"),  # without a number of ranks, every_rank would check nothing
     ],
 )
 def test_an_expect_block_that_contradicts_itself_is_refused(content, change, message):
@@ -342,7 +343,7 @@ def test_an_expect_block_that_contradicts_itself_is_refused(content, change, mes
 
 
 def run_split(folder, index, spec, expect):
-    """The split stage of the real graph, its files in `folder`."""
+    """Run the stage `split` of the real pipeline, with its files in `folder`."""
     datasets = {
         "digits_glt.index": MemoryDataset(index),
         "raw_digits": MemoryDataset(folder),
@@ -365,7 +366,7 @@ def test_the_stage_writes_an_admitted_manifest_its_images_and_its_report(
     assert json.loads((tmp_path / "validation.json").read_text())["success"] is True
 
 
-def test_the_stage_writes_no_manifest_where_it_is_refused(tmp_path, index, spec, expect):
+def test_the_stage_does_not_write_a_refused_manifest(tmp_path, index, spec, expect):
     counts = expect.class_counts | {"val": [25, *expect.class_counts["val"][1:]]}
     with pytest.raises(Refused, match="val class 0: 24 images, not 25"):
         run_split(tmp_path, index, spec, expect.model_copy(update={"class_counts": counts}))

@@ -25,10 +25,10 @@ from ltpipe.data.source import Source, SourceImages
 from ltpipe.data.split import Split
 from ltpipe.extraction import passage
 from ltpipe.extraction.passage import Given
-from ltpipe.features.torchvision import _fetched
+from ltpipe.features.torchvision import _fetch_weights
 from ltpipe.models.pixels import channel_scale, normalise
 from ltpipe.recipe.run import rebuild
-from ltpipe.storage.weights import pack
+from ltpipe.storage.weights import pack_weights
 from pipelines import cluster as cluster_stage
 from pipelines import split as split_stage
 
@@ -230,10 +230,10 @@ def test_weights_put_in_torch_hub_s_folder_must_be_the_published_file(folder, mo
     name = f"x-{hashlib.sha256(b'published').hexdigest()[:8]}.pth"
     published = SimpleNamespace(url=f"https://host/models/{name}", meta={})
     (place / name).write_bytes(b"published")
-    assert _fetched(published) == place / name
+    assert _fetch_weights(published) == place / name
     (place / name).write_bytes(b"another")
     with pytest.raises(Refused, match=r"is not the file https://host/models/x-\w+\.pth .*: delete it"):
-        _fetched(published)
+        _fetch_weights(published)
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def checkpoint(path, method="ce", options=None, **changes):
         "classes_counts": list(tiny.COUNTS),
         "parameters": {"run": task.run.model_dump(mode="json"), "model": tiny.MODEL.model_dump(mode="json")},
     }
-    path.write_bytes(pack(tiny.built(task).network.state_dict(), facts | changes))
+    path.write_bytes(pack_weights(tiny.built(task).network.state_dict(), facts | changes))
     return {"path": str(path)}, task.run
 
 
@@ -396,7 +396,7 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(index, folder):
         extract("checkpoint", {"path": str(path)}, index, folder)
     for content in (b"", b"\x08\0\0\0\0\0\0\0{}      ", b"x" * 64):
         path.write_bytes(content)
-        with pytest.raises(Refused, match="cannot read .* as a checkpoint"):
+        with pytest.raises(Refused, match=r"cannot read .* as a checkpoint"):
             extract("checkpoint", {"path": str(path)}, index, folder)
     options, run = checkpoint(path)
     for more, message in (

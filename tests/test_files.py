@@ -1,4 +1,4 @@
-"""Every file format: what is saved is loaded, a save is whole or absent, and stale results go."""
+"""Every file format loads what it saved, a failed save keeps the old file, and stale results are deleted."""
 
 import json
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
 
 from ltpipe.hooks import StaleOutputs
-from ltpipe.storage.atomic import write
+from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.datasets import Array, Csv, File, Folder, Json, OptionalJson, Parquet, Scratch, Text
 
 TABLE = pd.DataFrame({"id": ["a", "b"], "label": [1, 2], "confidence": [0.1, 1 / 3], "right": [True, False]})
@@ -35,12 +35,12 @@ def same(first, second):
 
 
 def names(folder):
-    """Everything in a folder, hidden files too."""
+    """Return all paths below a folder, hidden files included."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 @pytest.mark.parametrize(("kind", "value"), CASES, ids=lambda v: getattr(v, "__name__", ""))
-def test_what_is_saved_is_loaded_and_the_file_alone_is_left(kind, value, tmp_path):
+def test_a_saved_value_is_loaded_and_no_other_file_is_left(kind, value, tmp_path):
     dataset = kind(str(tmp_path / "deep/er/file"))
     assert not dataset.exists()
     dataset.save(value)
@@ -58,7 +58,7 @@ def test_the_same_value_gives_the_same_bytes(kind, value, tmp_path):
 
 @pytest.mark.parametrize(("kind", "value"), CASES, ids=lambda v: getattr(v, "__name__", ""))
 def test_an_old_file_is_replaced_and_not_written_into(kind, value, tmp_path):
-    """Hence who reads or maps the old one keeps it, and a killed save leaves it."""
+    """So a process that has the old file open or mapped keeps it, and a killed save does not damage it."""
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "link").hardlink_to(tmp_path / "file")
     kind(str(tmp_path / "file")).save(value)
@@ -78,7 +78,7 @@ def test_an_old_file_is_replaced_and_not_written_into(kind, value, tmp_path):
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
-def test_a_value_that_cannot_be_saved_leaves_the_old_file_whole(kind, old, bad, tmp_path):
+def test_a_value_that_cannot_be_saved_leaves_the_old_file_unchanged(kind, old, bad, tmp_path):
     dataset = kind(str(tmp_path / "file"))
     dataset.save(old)
     with pytest.raises(DatasetError):
@@ -88,45 +88,45 @@ def test_a_value_that_cannot_be_saved_leaves_the_old_file_whole(kind, old, bad, 
 
 
 @pytest.mark.parametrize("place", ["os.fsync", "pathlib.Path.replace"])
-def test_a_write_that_fails_leaves_the_old_file_whole_and_no_temporary_file(place, tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_the_old_file_unchanged_and_no_temporary_file(place, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("No space left on device")
 
-    write(tmp_path / "file", b"old")
+    write_atomically(tmp_path / "file", b"old")
     monkeypatch.setattr(place, fail)
     with pytest.raises(OSError, match="No space left"):
-        write(tmp_path / "file", b"new")
+        write_atomically(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
 
 
 def test_a_write_makes_the_folders_it_needs(tmp_path):
-    write(tmp_path / "a/b/file", b"x")
+    write_atomically(tmp_path / "a/b/file", b"x")
     assert (tmp_path / "a/b/file").read_bytes() == b"x"
 
 
 def test_a_reader_of_the_old_file_keeps_it_while_a_new_one_is_written(tmp_path):
-    write(tmp_path / "file", b"old")
+    write_atomically(tmp_path / "file", b"old")
     with (tmp_path / "file").open("rb") as reader:
-        write(tmp_path / "file", b"new")
+        write_atomically(tmp_path / "file", b"new")
         assert reader.read() == b"old"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_json_refuses_numbers_that_are_none(value, tmp_path):
+def test_json_refuses_nan_and_infinity(value, tmp_path):
     with pytest.raises(DatasetError, match="not JSON compliant"):
         Json(str(tmp_path / "file")).save({"a": [value]})
     assert names(tmp_path) == []
 
 
-def test_json_sorts_its_keys_and_ends_with_a_line_end(tmp_path):
+def test_json_sorts_its_keys_and_ends_with_a_newline(tmp_path):
     Json(str(tmp_path / "file")).save({"b": 1, "a": 2})
     text = (tmp_path / "file").read_text()
     assert list(json.loads(text)) == ["a", "b"]
     assert text.endswith("}\n")
 
 
-def test_optional_json_is_none_where_there_is_no_file_and_json_is_an_error(tmp_path):
+def test_without_a_file_optional_json_loads_none_and_json_is_an_error(tmp_path):
     assert OptionalJson(str(tmp_path / "file")).load() is None
     with pytest.raises(DatasetError):
         Json(str(tmp_path / "file")).load()
@@ -153,7 +153,7 @@ def test_csv_keeps_every_digit_of_a_float(numbers):
     assert dataset.decode(dataset.encode(table))["x"].tolist() == numbers
 
 
-def test_an_array_is_mapped_and_cannot_be_written_by_accident(tmp_path):
+def test_an_array_is_mapped_read_only(tmp_path):
     dataset = Array(str(tmp_path / "file"))
     dataset.save(np.zeros((4, 2), np.uint8))
     loaded = dataset.load()
@@ -162,7 +162,7 @@ def test_an_array_is_mapped_and_cannot_be_written_by_accident(tmp_path):
         loaded[0] = 1
 
 
-def test_a_folder_is_replaced_whole_and_loads_as_its_path(tmp_path):
+def test_a_folder_replaces_all_old_files_and_loads_as_its_path(tmp_path):
     dataset = Folder(str(tmp_path / "deep/report"))
     dataset.save({"report.md": b"1", "old.png": b"2"})
     dataset.save({"report.md": b"3"})
@@ -171,7 +171,7 @@ def test_a_folder_is_replaced_whole_and_loads_as_its_path(tmp_path):
     assert (dataset.load() / "report.md").read_bytes() == b"3"
 
 
-def test_a_folder_that_cannot_be_saved_leaves_the_old_one_whole(tmp_path):
+def test_a_folder_that_cannot_be_saved_leaves_the_old_one_unchanged(tmp_path):
     dataset = Folder(str(tmp_path / "report"))
     dataset.save({"report.md": b"old"})
     with pytest.raises(DatasetError):
@@ -180,7 +180,7 @@ def test_a_folder_that_cannot_be_saved_leaves_the_old_one_whole(tmp_path):
     assert (tmp_path / "report/report.md").read_bytes() == b"old"
 
 
-def test_a_scratch_folder_is_there_when_it_is_loaded(tmp_path):
+def test_a_scratch_folder_is_created_when_it_is_loaded(tmp_path):
     dataset = Scratch(str(tmp_path / "a/scratch"))
     assert not dataset.exists()
     assert dataset.load().is_dir()
@@ -189,16 +189,16 @@ def test_a_scratch_folder_is_there_when_it_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [File, Text, Json, OptionalJson, Parquet, Csv, Array, Folder, Scratch])
-def test_a_dataset_describes_itself_by_its_path_and_carries_notes_for_the_ledger(kind):
+def test_a_dataset_describes_itself_by_its_path_and_keeps_its_metadata(kind):
     dataset = kind("data/file", metadata={"ledger": "none"})
     assert "data/file" in str(dataset)
     assert dataset.metadata == {"ledger": "none"}
 
 
-def test_before_a_node_runs_its_old_files_and_folders_go_and_nothing_else(tmp_path):
+def test_before_a_node_runs_only_its_own_old_outputs_are_deleted(tmp_path):
     file, folder, other = (tmp_path / name for name in ("file", "folder", "other"))
     for path in (file, folder / "deep/x", other):
-        write(path, b"old")
+        write_atomically(path, b"old")
     catalog = DataCatalog(
         {"a": File(str(file)), "b": Folder(str(folder)), "c": File(str(other)), "d": MemoryDataset(1)}
         | {"e": File(str(tmp_path / "never written"))}

@@ -1,4 +1,4 @@
-"""The GLT split: its counts, what is unbalanced in it, and that nothing leaks between its roles."""
+"""The split kind glt: exact counts, unbalanced classes and attributes, and no source in two roles."""
 
 import json
 
@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltpipe.config.spec import Refused, parse
-from ltpipe.data.sampling.class_sizes import exponential
+from ltpipe.data.sampling.class_sizes import exponential_sizes
 from ltpipe.data.split import Split, draw
-from ltpipe.data.splits.glt import rank_of
+from ltpipe.data.splits.glt import draw_attribute_ranks
 from ltpipe.storage.manifest import data_version, fingerprint
 
 SMALL = {
@@ -29,7 +29,7 @@ def parquet(table):
 
 
 def small_index(classes=3, sources=30, values=4):
-    """An index of `sources` originals a class, each under `values` attribute values."""
+    """Return an index with `sources` source images per class, each under `values` attribute values."""
     label, source, value = np.indices((classes, sources, values)).reshape(3, -1)
     names = [f"c{y}-{s:02d}" for y, s in zip(label, source, strict=True)]
     images = [f"{name}-{v}" for name, v in zip(names, value, strict=True)]
@@ -62,9 +62,9 @@ def test_every_class_has_an_image_of_every_rank(manifest, split):
     assert (rows.groupby("label")["attribute"].nunique() == 3).all()
 
 
-def test_the_training_counts_are_the_exponential_of_science(manifest):
+def test_the_training_counts_are_exponential_sizes(manifest):
     counts = np.bincount(manifest.loc[manifest["split"] == "train_glt", "label"])
-    assert counts.tolist() == exponential(100, 10, 10).tolist()
+    assert counts.tolist() == exponential_sizes(100, 10, 10).tolist()
 
 
 def test_the_most_frequent_scheme_differs_between_classes(schemes):
@@ -74,7 +74,7 @@ def test_the_most_frequent_scheme_differs_between_classes(schemes):
     assert not frozenset.intersection(*heads)
 
 
-def test_a_rank_of_a_class_means_the_same_two_schemes_in_every_split(schemes):
+def test_a_rank_of_a_class_has_the_same_two_schemes_in_every_split(schemes):
     meaning = schemes.groupby(["label", "scheme"])["attribute"].unique()
     assert meaning.map(len).eq(1).all()
     per_rank = meaning.map(lambda ranks: ranks[0]).groupby("label").value_counts()
@@ -109,39 +109,39 @@ def test_test_gbl_is_every_test_digit_under_every_scheme(schemes):
     assert (rows.groupby("label")["source"].nunique() == 40).all()
 
 
-def test_both_test_splits_are_of_the_same_digits(manifest):
+def test_both_test_splits_have_the_same_digits(manifest):
     sources = manifest[manifest["role"] == "test"].groupby("split")["source"].agg(frozenset)
     assert sources["test_cbl"] == sources["test_gbl"]
 
 
-def test_every_split_but_test_gbl_shows_a_digit_once(manifest):
+def test_every_split_except_test_gbl_has_a_digit_at_most_once(manifest):
     rows = manifest[manifest["split"] != "test_gbl"]
     assert not rows.duplicated(["split", "source"]).any()
 
 
-def test_each_row_of_the_manifest_says_what_the_index_says_of_its_image(manifest, index):
-    found = manifest[["image"]].merge(index, on="image", how="left", validate="many_to_one")
+def test_each_row_of_the_manifest_agrees_with_the_index(manifest, index):
+    from_index = manifest[["image"]].merge(index, on="image", how="left", validate="many_to_one")
     for column in ("source", "file", "label", "class_name"):
-        assert (found[column] == manifest[column]).all(), column
+        assert (from_index[column] == manifest[column]).all(), column
     assert (manifest["id"] == manifest["split"] + "/" + manifest["image"]).all()
     assert manifest["id"].is_unique
 
 
-def test_rows_number_the_images_without_a_hole(manifest):
+def test_rows_number_the_images_without_a_gap(manifest):
     pairs = manifest[["row", "image"]].drop_duplicates()
     assert sorted(pairs["row"]) == list(range(manifest["image"].nunique()))
 
 
-def test_groups_are_those_of_the_training_sizes(manifest):
+def test_groups_follow_the_training_sizes(manifest):
     groups = manifest.drop_duplicates("label").set_index("label")["group"].sort_index()
     assert groups.tolist() == ["many"] * 4 + ["medium"] * 4 + ["few"] * 2
 
 
-def test_groups_by_count_look_at_the_unbalanced_training_split():
+def test_groups_by_count_follow_the_unbalanced_training_split():
     options = SMALL | {"groups": {"by": "count", "many": 10, "medium": 5}}
-    found = draw(small_index(), Split(kind="glt", options=options))
-    assert exponential(12, 3, 3).tolist() == [12, 6, 4]
-    assert found.drop_duplicates("label").sort_values("label")["group"].tolist() == ["many", "medium", "few"]
+    manifest = draw(small_index(), Split(kind="glt", options=options))
+    assert exponential_sizes(12, 3, 3).tolist() == [12, 6, 4]
+    assert manifest.drop_duplicates("label").sort_values("label")["group"].tolist() == ["many", "medium", "few"]
 
 
 def test_the_same_seed_gives_the_same_bytes(manifest, index, spec):
@@ -159,7 +159,7 @@ def test_another_seed_gives_another_manifest_of_the_same_counts(manifest, index,
     assert other.groupby(by).size().equals(manifest.groupby(by).size())
 
 
-def test_the_default_manifest_never_changes(manifest):
+def test_the_default_manifest_has_the_pinned_fingerprint(manifest):
     assert fingerprint(manifest) == "de536de43e3aed48"
 
 
@@ -168,7 +168,7 @@ def test_the_accepted_baseline_was_measured_on_the_default_data(manifest, images
     assert accepted["data"] == data_version(manifest, images)
 
 
-def test_a_data_version_sees_the_content_of_images(manifest, images):
+def test_a_data_version_depends_on_the_content_of_images(manifest, images):
     changed = images.copy()
     changed[0, 0, 0, 0] ^= 1
     assert data_version(manifest, changed) != data_version(manifest, images)
@@ -179,21 +179,21 @@ def test_a_data_version_sees_the_content_of_images(manifest, images):
 @settings(max_examples=15)
 def test_any_seed_and_size_keeps_sources_apart_and_counts_exact(seed, largest, rho):
     options = SMALL | {"seed": seed, "largest": largest, "rho": rho}
-    found = draw(small_index(), Split(kind="glt", options=options))
-    train = found.loc[found["split"] == "train_glt", "label"]
-    assert np.bincount(train).tolist() == exponential(largest, rho, 3).tolist()
-    assert (found.groupby("source")["role"].nunique() == 1).all()
-    assert found["id"].is_unique
-    assert (found["split"] == "test_gbl").sum() == 3 * 5 * 4
+    manifest = draw(small_index(), Split(kind="glt", options=options))
+    train = manifest.loc[manifest["split"] == "train_glt", "label"]
+    assert np.bincount(train).tolist() == exponential_sizes(largest, rho, 3).tolist()
+    assert (manifest.groupby("source")["role"].nunique() == 1).all()
+    assert manifest["id"].is_unique
+    assert (manifest["split"] == "test_gbl").sum() == 3 * 5 * 4
 
 
-def test_a_class_with_fewer_images_than_ranks_takes_the_most_frequent_ones(manifest):
+def test_a_class_with_fewer_images_than_ranks_has_the_most_frequent_ranks(manifest):
     rows = manifest[(manifest["split"] == "val") & (manifest["label"] == 9)]
     assert sorted(rows["attribute"]) == [0, 1]
 
 
-def test_ranks_share_the_values_evenly_and_are_permuted_by_class():
-    rank = rank_of(6, 3, 50, np.random.RandomState(0))
+def test_ranks_have_equally_many_values_and_are_permuted_by_class():
+    rank = draw_attribute_ranks(6, 3, 50, np.random.RandomState(0))
     assert (np.sort(rank, axis=1) == [0, 0, 1, 1, 2, 2]).all()
     assert len(np.unique(rank, axis=0)) > 20
 

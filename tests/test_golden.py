@@ -1,7 +1,7 @@
-"""The code gate: losses of the first steps of every method, step by step, against golden ones.
+"""The losses of the first steps of every method, compared step by step with stored ones, the golden losses.
 
-A change that should not change numbers keeps them; one that should says why in its commit and rewrites the file:
-LTPIPE_WRITE_GOLDEN=1 uv run pytest tests/test_golden.py
+A change of the code that should not change numbers must keep them. One that should change numbers rewrites the file,
+and its commit says why: LTPIPE_WRITE_GOLDEN=1 uv run pytest tests/test_golden.py
 """
 
 import json
@@ -15,22 +15,22 @@ from ltpipe.training import loop
 
 GOLDEN = Path(__file__).parent / "golden/losses.json"
 STEPS = 20
-TOLERANCE = 1e-3  # relative; another processor rounds otherwise, and 20 steps carry it on
+TOLERANCE = 1e-3  # relative; processors round differently, and the differences grow over 20 steps
 
 
-def measured(name, folder, monkeypatch):
-    """Loss of each of the first steps, and the sum of the absolute weights at the end."""
-    # a run that it starts from trains here, not under the eyes below
+def measure(name, folder, monkeypatch):
+    """Return the loss of each of the first steps, and the sum of the absolute weights at the end."""
+    # If the method starts from a finished run, that run is trained here, before steps are recorded.
     task = tiny.task(folder, name, tiny.example(name), schedule=tiny.SCHEDULE.model_copy(update={"epochs": 5}))
     losses = []
-    step = loop._step
+    train_step = loop._train_step
 
-    def noted(*arguments):
-        sums = step(*arguments)
+    def recorded_step(*arguments):
+        sums = train_step(*arguments)
         losses.append(float(sums["loss"]) / sums["count"])
         return sums
 
-    monkeypatch.setattr(loop, "_step", noted)
+    monkeypatch.setattr(loop, "_train_step", recorded_step)
     weights, _, _ = loop.fit(task)
     size = sum(float(w.abs().sum()) for key, w in sorted(weights.items()) if key.startswith(("backbone", "head")))
     return {"losses": [round(loss, 6) for loss in losses[:STEPS]], "weights": round(size, 4)}
@@ -38,15 +38,15 @@ def measured(name, folder, monkeypatch):
 
 @pytest.mark.parametrize("name", tiny.NAMES)
 def test_losses_are_the_golden_ones(name, tmp_path, monkeypatch):
-    found = measured(name, tmp_path, monkeypatch)
+    result = measure(name, tmp_path, monkeypatch)
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if os.environ.get("LTPIPE_WRITE_GOLDEN") == "1":
-        GOLDEN.write_text(json.dumps(golden | {name: found}, indent=1, sort_keys=True) + "\n")
+        GOLDEN.write_text(json.dumps(golden | {name: result}, indent=1, sort_keys=True) + "\n")
         pytest.skip("written, not compared")
     assert name in golden, "a new method: LTPIPE_WRITE_GOLDEN=1 uv run pytest tests/test_golden.py"
-    assert len(found["losses"]) == len(golden[name]["losses"])
-    assert found["losses"] == pytest.approx(golden[name]["losses"], rel=TOLERANCE)
-    assert found["weights"] == pytest.approx(golden[name]["weights"], rel=TOLERANCE)
+    assert len(result["losses"]) == len(golden[name]["losses"])
+    assert result["losses"] == pytest.approx(golden[name]["losses"], rel=TOLERANCE)
+    assert result["weights"] == pytest.approx(golden[name]["weights"], rel=TOLERANCE)
 
 
 def test_a_changed_loss_is_noticed(tmp_path, monkeypatch):
@@ -57,4 +57,4 @@ def test_a_changed_loss_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ce.Method, "loss", other, raising=False)
     golden = json.loads(GOLDEN.read_text())["ce"]["losses"]
-    assert measured("ce", tmp_path, monkeypatch)["losses"] != pytest.approx(golden, rel=TOLERANCE)
+    assert measure("ce", tmp_path, monkeypatch)["losses"] != pytest.approx(golden, rel=TOLERANCE)

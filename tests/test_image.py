@@ -1,4 +1,4 @@
-"""The image: its files, without Docker; and the image itself, built and run, where a Docker engine answers (soak)."""
+"""The Docker image: its files are checked without Docker; it is built and run if a Docker engine answers (soak)."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def instructions() -> list[tuple[str, str]]:
     """The Dockerfile as (instruction, rest), comments and line ends removed, ARG defaults filled in."""
     lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
-    found, defaults = [], {}
+    parsed, defaults = [], {}
     for line in joined.splitlines():
         name, _, rest = line.strip().partition(" ")
         if name == "ARG":
@@ -35,8 +35,8 @@ def instructions() -> list[tuple[str, str]]:
         for key, value in defaults.items():
             rest = rest.replace(f"${{{key}}}", value)
         if name:
-            found.append((name, rest))
-    return found
+            parsed.append((name, rest))
+    return parsed
 
 
 def last(name: str) -> str:
@@ -62,7 +62,7 @@ def test_the_lock_is_pinned_and_hashed_and_names_no_index():
         assert re.match(r"=sha256:[0-9a-f]{64}", hashes), f"{requirement} has no hash"
 
 
-def test_the_lock_leaves_out_what_calls_home_and_what_only_tests_need():
+def test_the_lock_leaves_out_telemetry_and_what_only_tests_need():
     names = {requirement.name for requirement, _ in locked()}
     assert not names & {"kedro-telemetry", "pytest", "mypy", "ruff"}
 
@@ -92,13 +92,13 @@ def test_the_image_runs_kedro_as_a_numeric_user_that_is_not_root():
     assert json.loads(last("ENTRYPOINT")) == ["/usr/bin/tini", "--"]
 
 
-def test_the_image_tells_nobody():
+def test_the_image_turns_telemetry_off():
     settings = set(last("ENV").split())
     assert {"DO_NOT_TRACK=1", "DVC_NO_ANALYTICS=1", "ORT_DISABLE_TELEMETRY=1"} <= settings
     assert not any(setting.startswith("PYTHONDONTWRITEBYTECODE") for setting in settings)
 
 
-def test_the_dockerfile_needs_no_registry_but_for_its_base():
+def test_the_dockerfile_needs_a_registry_only_for_its_base_image():
     text = (ROOT / "Dockerfile").read_text()
     assert text.startswith("# check=error=true\n") and "# syntax" not in text
     sources = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
@@ -155,7 +155,7 @@ def test_a_pipeline_runs_by_name_for_a_user_that_the_image_does_not_know(image, 
 
 @pytest.mark.soak
 @pytest.mark.timeout(5000)
-def test_a_run_opens_no_connection_and_asks_for_no_name(image):
+def test_a_run_opens_no_connection_and_resolves_no_name(image):
     done = docker("run", "--rm", image, "sh", "-c", "kedro run --env=smoke && cat /proc/net/snmp")
     assert done.returncode == 0, done.stderr[-4000:]
     counters = {}
@@ -190,5 +190,5 @@ def test_the_image_holds_the_installed_project_and_nothing_else_of_the_repositor
     assert docker("run", "--rm", image, "ls", "-A", "/app/data").stdout == ""
     assert "local" not in docker("run", "--rm", image, "ls", "/app/conf").stdout.split()
     code = "import ltpipe, pipelines; print(ltpipe.__file__, pipelines.__file__)"
-    found = docker("run", "--rm", image, "python", "-c", code).stdout.split()
-    assert len(found) == 2 and all("/site-packages/" in path for path in found)
+    paths = docker("run", "--rm", image, "python", "-c", code).stdout.split()
+    assert len(paths) == 2 and all("/site-packages/" in path for path in paths)

@@ -1,4 +1,4 @@
-"""Batches from packed images: boxes, resampling, windows, centres, and splits that stay in their file."""
+"""Batches from packed images: boxes, resizing, windows, centres, and splits that are read from their file."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from ltpipe.interface.phases import Augment
 from ltpipe.models.model import Model
 from ltpipe.models.pixels import centre_crop, channel_scale, normalise
 from ltpipe.models.servable import Servable
-from ltpipe.recipe.run import Run, build
+from ltpipe.recipe.run import Run, build_network
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.training import images, loop
 from ltpipe.training.augment import random_boxes
@@ -24,7 +24,7 @@ def generator(seed=0):
 
 @pytest.fixture(scope="module")
 def pictures():
-    """Smooth and noisy 24 x 24 images."""
+    """Noisy and smooth 24 x 24 images."""
     random = np.random.RandomState(0)
     noise = random.randint(0, 256, (6, 24, 24, 3))
     ramp = np.broadcast_to(np.arange(24)[:, None, None] * 10, (6, 24, 24, 3))
@@ -34,8 +34,8 @@ def pictures():
 @pytest.mark.parametrize("size", [7, 16, 24, 40])
 def test_a_box_is_resized_as_pillow_does(pictures, size):
     boxes = random_boxes.draw_boxes(len(pictures), 24, (0.1, 1.0), generator(3))
-    found = random_boxes.resize_boxes(pictures, boxes, size)
-    for picture, (top, left, height, width), mine in zip(pictures, boxes.tolist(), found, strict=True):
+    resized = random_boxes.resize_boxes(pictures, boxes, size)
+    for picture, (top, left, height, width), mine in zip(pictures, boxes.tolist(), resized, strict=True):
         cut = Image.fromarray(picture.numpy()).crop((left, top, left + width, top + height))
         theirs = np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(theirs - mine.numpy()).max() <= 1
@@ -46,7 +46,7 @@ def test_a_whole_box_of_the_same_size_changes_nothing(pictures):
     assert torch.equal(random_boxes.resize_boxes(pictures, whole, 24), pictures)
 
 
-def test_boxes_have_the_asked_area_and_ratio_and_lie_inside():
+def test_boxes_have_the_requested_area_and_ratio_and_lie_inside():
     top, left, height, width = random_boxes.draw_boxes(20000, 256, (0.08, 1.0), generator()).T
     assert top.min() >= 0 and left.min() >= 0
     assert (top + height).max() <= 256 and (left + width).max() <= 256
@@ -54,7 +54,7 @@ def test_boxes_have_the_asked_area_and_ratio_and_lie_inside():
     ratio, share = (width / height)[~whole], (height * width / 256**2)[~whole]
     assert ratio.min() > 0.74 and ratio.max() < 1.35
     assert share.min() > 0.078 and share.max() <= 1.0
-    # half of the boxes are wider than high, and a corner has no preferred place
+    # Half of the boxes are wider than high, and the corners are uniformly distributed.
     assert abs((ratio > 1).float().mean() - 0.5) < 0.02
     free = (256 - height) > 50
     assert abs((top / (256 - height))[free].mean() - 0.5) < 0.02
@@ -78,19 +78,19 @@ def test_a_box_that_never_fits_is_the_whole_image():
     assert random_boxes.draw_boxes(3, 1, (0.01, 0.02), generator()).tolist() == [[0, 0, 1, 1]] * 3
 
 
-def test_random_boxes_come_at_the_networks_size(pictures):
-    found = augment_batch(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16)
-    assert found.shape == (12, 16, 16, 3) and found.dtype == torch.uint8
-    assert torch.equal(found, augment_batch(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16))
+def test_random_boxes_have_the_networks_size(pictures):
+    batch = augment_batch(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16)
+    assert batch.shape == (12, 16, 16, 3) and batch.dtype == torch.uint8
+    assert torch.equal(batch, augment_batch(pictures, Augment(resized_crop=(0.2, 1.0), flip=True), generator(1), 16))
 
 
 def test_a_window_of_a_larger_image_reaches_every_place(pictures):
     numbered = torch.arange(24 * 24).reshape(24, 24).remainder(251).to(torch.uint8)[None, :, :, None]
     batch = numbered.expand(400, 24, 24, 3)
-    found = augment_batch(batch, Augment(crop=1), generator(), 22)
+    windows = augment_batch(batch, Augment(crop=1), generator(), 22)
     places = {
         (top, left)
-        for image in found
+        for image in windows
         for top in range(-1, 4)
         for left in range(-1, 4)
         if torch.equal(
@@ -110,7 +110,7 @@ def test_without_a_crop_a_larger_image_gives_its_centre(pictures):
 
 def test_the_served_graph_takes_the_centre_of_packed_images(pictures):
     model = Model(backbone="cnn", image=20, options={"width": 4})
-    network, method = build(Run(method="ce", split="train"), model, tiny.PROBLEM)
+    network, method = build_network(Run(method="ce", split="train"), model, tiny.PROBLEM)
     serve = Servable(network, method.predict, model).eval()
     with torch.no_grad():
         assert torch.equal(serve(pictures)[0], serve(pictures[:, 2:22, 2:22])[0])
@@ -125,7 +125,7 @@ def test_impossible_crops_are_refused(changes):
 
 
 def stored(split, held):
-    """The split again, in a store with other images between, on the device or not."""
+    """Return the same split, but in a store that also has other images; its pixels on the device if `held`."""
     pixels = split.pixels.numpy()
     store = np.zeros((3 * len(pixels), *pixels.shape[1:]), np.uint8)
     rows = 3 * np.arange(len(pixels))[::-1] + 1
@@ -135,43 +135,43 @@ def stored(split, held):
 
 
 @pytest.mark.parametrize("name", tiny.NAMES)
-def test_images_that_stay_in_their_file_train_the_same(name, tmp_path):
+def test_images_read_from_their_file_give_the_same_training(name, tmp_path):
     from dataclasses import replace
 
     task = tiny.task(tmp_path, name, tiny.example(name))
-    found = []
+    results = []
     for held in (True, False):
         train, val = stored(tiny.TRAIN, held), stored(tiny.VAL, held)
         assert (train.pixels is not None) == held
-        found.append(loop.fit(replace(task, train=train, val=val)))
-    assert tiny.same(found[0][0], found[1][0])
-    assert found[0][1] == found[1][1]
+        results.append(loop.fit(replace(task, train=train, val=val)))
+    assert tiny.same(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
 
 
-def test_stored_steps_come_in_order_from_where_training_stopped():
+def test_stored_steps_are_read_in_order_from_any_start():
     train = stored(tiny.TRAIN, held=False)
     assert images.PREFETCH > 0
     steps = [[torch.tensor([i, i + 1]), torch.tensor([i])] for i in range(9)]
     for start in (0, 1, 7, 9):
-        found = list(train.prefetch(steps, start))
-        assert [step for step, _, _ in found] == list(range(start, 9))
-        for step, rows, pixels in found:
+        read = list(train.prefetch(steps, start))
+        assert [step for step, _, _ in read] == list(range(start, 9))
+        for step, rows, pixels in read:
             assert all(torch.equal(a, b) for a, b in zip(rows, steps[step], strict=True))
             assert all(torch.equal(p, tiny.TRAIN.pixels[r]) for p, r in zip(pixels, rows, strict=True))
 
 
 def test_a_runs_own_recipe():
     whole = Schedule(epochs=3, batch=8, lr=0.1, weight_decay=0.0, augment={"crop": 2, "flip": True})
-    changed = whole.changed({"weight_decay": 2e-4, "decay": {60: 0.1}, "augment": {"crop": 0, "cutout": 4}})
+    changed = whole.with_changes({"weight_decay": 2e-4, "decay": {60: 0.1}, "augment": {"crop": 0, "cutout": 4}})
     assert (changed.weight_decay, changed.decay, changed.epochs) == (2e-4, {60: 0.1}, 3)
     assert changed.augment == Augment(flip=True, cutout=4)
-    assert changed.changed({"weight_decay": 2e-4}) == changed
-    assert whole.changed({}) == whole
+    assert changed.with_changes({"weight_decay": 2e-4}) == changed
+    assert whole.with_changes({}) == whole
     with pytest.raises(Refused, match=r"unknown key wd; valid keys: epochs, batch"):
-        whole.changed({"wd": 1})
+        whole.with_changes({"wd": 1})
     for augment in (None, [1], 3):
         with pytest.raises(Refused, match="augment"):
-            whole.changed({"augment": augment})
+            whole.with_changes({"augment": augment})
 
 
 @pytest.mark.parametrize(
@@ -185,13 +185,13 @@ def test_a_runs_own_recipe():
         ("tau_norm", {}, "ce", {"batch": 4}, ["batch"]),
     ],
 )
-def test_keys_that_a_method_does_not_use_are_known(method, options, start, schedule, unused):
+def test_unused_keys_of_a_runs_recipe_are_named(method, options, start, schedule, unused):
     run = Run(method=method, options=options, split="train", start_from=start, schedule=schedule)
-    assert Schedule(epochs=3, batch=8, lr=0.1, weight_decay=0.0).unused(run, 4) == unused
+    assert Schedule(epochs=3, batch=8, lr=0.1, weight_decay=0.0).unused_keys(run, 4) == unused
 
 
 def packed(count=40, size=12):
-    """A manifest of two classes, half of it val, and its images."""
+    """Return a manifest of two classes, half of it val, and its images."""
     import pandas as pd
 
     roles = np.where(np.arange(count) % 2, "val", "train")
@@ -203,20 +203,20 @@ def packed(count=40, size=12):
 
 
 def trained(folder, run, schedule, model, manifest, pixels):
-    from ltpipe.storage.weights import unpack
+    from ltpipe.storage.weights import unpack_weights
     from ltpipe.training.train import train
 
-    return unpack(train(manifest, pixels, folder, run, schedule, model, 0, cell="x.ce.s0")[0])
+    return unpack_weights(train(manifest, pixels, folder, run, schedule, model, 0, cell="x.ce.s0")[0])
 
 
 def test_a_runs_own_recipe_is_trained_and_recorded(tmp_path):
     schedule = Schedule(epochs=1, batch=8, lr=0.1, weight_decay=0.0, augment={"resized_crop": (0.5, 1)})
     model = Model(backbone="cnn", image=8, options={"width": 4})
-    own = Run(method="ce", split="train", schedule={"epochs": 2, "weight_decay": 0.1})
-    weights, facts = trained(tmp_path, own, schedule, model, *packed())
+    changed = Run(method="ce", split="train", schedule={"epochs": 2, "weight_decay": 0.1})
+    weights, facts = trained(tmp_path, changed, schedule, model, *packed())
     assert facts["parameters"]["schedule"]["epochs"] == 2
     assert not {"resident", "save_every"} & set(facts["parameters"]["schedule"])
-    whole = schedule.changed({"epochs": 2, "weight_decay": 0.1, "resident": 0})
+    whole = schedule.with_changes({"epochs": 2, "weight_decay": 0.1, "resident": 0})
     assert tiny.same(weights, trained(tmp_path, Run(method="ce", split="train"), whole, model, *packed())[0])
     assert not tiny.same(weights, trained(tmp_path, Run(method="ce", split="train"), schedule, model, *packed())[0])
 

@@ -179,3 +179,11 @@ def test_ruff_and_mypy_are_clean():
     for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
         done = subprocess.run([bin_folder / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("module", ["accept", "generate", "predict", "train", "training", "dvc_yaml"])
+def test_the_older_spelling_of_a_command_works(module):
+    done = subprocess.run(
+        [sys.executable, "-m", f"ltpipe.{module}", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Usage: " in done.stdout, done.stderr

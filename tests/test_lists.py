@@ -1,4 +1,4 @@
-"""List files, "relative/path label": what is allowed, what is refused, and the official ones where they are at hand."""
+"""List files, "relative/path label": what is allowed, what is refused; and the official lists, if available."""
 
 import gzip
 import hashlib
@@ -19,28 +19,28 @@ GOOD = "train/a/1.jpg 0\ntrain/a/2.jpg 0\nval/b/3.jpg 1\n"
 
 
 def test_a_list_is_read_in_its_order():
-    assert image_lists.parse(GOOD, "x", 2) == [("train/a/1.jpg", 0), ("train/a/2.jpg", 0), ("val/b/3.jpg", 1)]
+    assert image_lists.parse_list(GOOD, "x", 2) == [("train/a/1.jpg", 0), ("train/a/2.jpg", 0), ("val/b/3.jpg", 1)]
 
 
 @pytest.mark.parametrize("text", [GOOD.replace("\n", "\r\n"), GOOD.rstrip("\n"), "\n" + GOOD + "\n\n", GOOD + "  \n"])
 def test_line_ends_and_empty_lines_do_not_matter(text):
-    assert image_lists.parse(text, "x", 2) == image_lists.parse(GOOD, "x", 2)
+    assert image_lists.parse_list(text, "x", 2) == image_lists.parse_list(GOOD, "x", 2)
 
 
 def test_a_path_may_hold_spaces():
-    assert image_lists.parse("my images/a  b.jpg 0\n", "x", 1) == [("my images/a  b.jpg", 0)]
+    assert image_lists.parse_list("my images/a  b.jpg 0\n", "x", 1) == [("my images/a  b.jpg", 0)]
 
 
 def test_labels_are_numbers_not_text():
     text = "".join(f"{label}.jpg {label}\n" for label in (10, 9, 2, *range(2), *range(3, 9)))
-    assert [entry.label for entry in image_lists.parse(text, "x", 11)][:3] == [10, 9, 2]
+    assert [entry.label for entry in image_lists.parse_list(text, "x", 11)][:3] == [10, 9, 2]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("train/a/1.jpg 1", "line 4: train/a/1.jpg is listed twice"),
-        ("new.jpg 2", "line 4: label 2 of new.jpg, valid are 0 to 1"),
+        ("new.jpg 2", "line 4: label 2 of new.jpg; valid labels: 0 to 1"),
         ("new.jpg -1", "line 4: 'new.jpg -1' is not a path and a label"),
         ("new.jpg one", "line 4: 'new.jpg one' is not a path and a label"),
         ("new.jpg", "line 4: 'new.jpg' is not a path and a label"),
@@ -51,59 +51,59 @@ def test_labels_are_numbers_not_text():
 )
 def test_a_bad_line_is_named(line, message):
     with pytest.raises(Refused, match=message) as caught:
-        image_lists.parse(GOOD + line + "\n", "here.txt", 2)
+        image_lists.parse_list(GOOD + line + "\n", "here.txt", 2)
     assert caught.value.message.startswith("here.txt is not a list of images of 2 classes")
 
 
 def test_a_class_without_image_is_named():
     with pytest.raises(Refused, match="no image of class 2, 3"):
-        image_lists.parse(GOOD, "x", 4)
+        image_lists.parse_list(GOOD, "x", 4)
 
 
 def test_only_the_first_problems_are_shown():
     with pytest.raises(Refused) as caught:
-        image_lists.parse("bad\n" * 100, "x", 1)
+        image_lists.parse_list("bad\n" * 100, "x", 1)
     assert len(caught.value.message.splitlines()) == 1 + image_lists.SHOWN
 
 
 def test_listed_files_that_are_missing_are_counted_and_named(tmp_path):
     (tmp_path / "there.jpg").write_text("x")
-    image_lists.present(["there.jpg"], tmp_path, "x")
+    image_lists.require_files(["there.jpg"], tmp_path, "x")
     with pytest.raises(Refused, match=r"source x: 11 of 12 listed files are not in .*: gone0.jpg, .*gone9.jpg, \.\.\."):
-        image_lists.present(["there.jpg", *(f"gone{i}.jpg" for i in range(11))], tmp_path, "source x")
+        image_lists.require_files(["there.jpg", *(f"gone{i}.jpg" for i in range(11))], tmp_path, "source x")
 
 
 def put(raw, texts):
-    """Lists in the raw folder, and what they are expected to be: as if they had been fetched."""
+    """Write lists into the raw folder as if they had been downloaded; return their remotes."""
     remotes = {}
     for split, text in texts.items():
         path = raw / "lists" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content := text.encode())
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        remotes[split] = image_lists.official("x", path.name, blob)
+        remotes[split] = image_lists.official_list("x", path.name, blob)
     return remotes
 
 
-def test_lists_that_are_there_with_the_right_blob_id_are_used(tmp_path):
+def test_existing_lists_with_the_right_blob_id_are_used(tmp_path):
     other = GOOD.replace("train/", "other/").replace("val/", "another/")
-    loaded = image_lists.load(put(tmp_path, {"train": GOOD, "val": "\ufeff" + other}), tmp_path, 2)
-    assert loaded == {"train": image_lists.parse(GOOD, "x", 2), "val": image_lists.parse(other, "x", 2)}
+    loaded = image_lists.load_lists(put(tmp_path, {"train": GOOD, "val": "\ufeff" + other}), tmp_path, 2)
+    assert loaded == {"train": image_lists.parse_list(GOOD, "x", 2), "val": image_lists.parse_list(other, "x", 2)}
 
 
 def test_an_image_in_two_lists_is_refused_with_both(tmp_path):
     other = "val/b/4.jpg 1\ntrain/a/2.jpg 0\n"
     with pytest.raises(Refused, match=r"share 1 images:\n  train/a/2\.jpg is in train and in test$"):
-        image_lists.load(put(tmp_path, {"train": GOOD, "test": other}), tmp_path, 2)
+        image_lists.load_lists(put(tmp_path, {"train": GOOD, "test": other}), tmp_path, 2)
 
 
-def test_a_list_is_not_believed_before_its_blob_id_is_right(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_lists, "get", partial(image_lists.get, waits=()))
+def test_a_list_with_a_wrong_blob_id_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_lists, "fetch_file", partial(image_lists.fetch_file, pauses=()))
     remotes = put(tmp_path, {"train": GOOD})
     (tmp_path / "lists/train.txt").write_text(GOOD.replace("1.jpg 0", "1.jpg 1"))
     nowhere = remotes["train"]._replace(url="http://127.0.0.1:9/x/train.txt")
     with pytest.raises(Refused, match=r"(?s)cannot fetch train\.txt.*put the file at .* git:"):
-        image_lists.load({"train": nowhere}, tmp_path, 2)
+        image_lists.load_lists({"train": nowhere}, tmp_path, 2)
 
 
 def test_links_to_listed_files_are_files_and_broken_ones_are_not(tmp_path):
@@ -111,11 +111,11 @@ def test_links_to_listed_files_are_files_and_broken_ones_are_not(tmp_path):
     (tmp_path / "real/there.jpg").write_text("x")
     (tmp_path / "folder").symlink_to(tmp_path / "real")
     (tmp_path / "one.jpg").symlink_to(tmp_path / "real/there.jpg")
-    image_lists.present(["one.jpg", "folder/there.jpg"], tmp_path, "x")
+    image_lists.require_files(["one.jpg", "folder/there.jpg"], tmp_path, "x")
     (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     with pytest.raises(Refused, match=r"2 of 3 listed files are not in .*: nowhere\.jpg, loop\.jpg"):
-        image_lists.present(["one.jpg", "nowhere.jpg", "loop.jpg"], tmp_path, "x")
+        image_lists.require_files(["one.jpg", "nowhere.jpg", "loop.jpg"], tmp_path, "x")
 
 
 def test_the_official_lists_are_at_a_pinned_commit():
@@ -140,8 +140,8 @@ def test_the_official_lists_are_at_a_pinned_commit():
 def test_the_official_lists_parse(name, module, split, classes, lines, most, least, tmp_path):
     path = tmp_path / f"{name}.txt"
     path.write_bytes(gzip.decompress((Path(OFFICIAL) / f"{name}.txt.gz").read_bytes()))
-    assert module.LISTS[split].is_at(path)
-    entries = image_lists.parse(path.read_text(), name, classes)
+    assert module.LISTS[split].matches(path)
+    entries = image_lists.parse_list(path.read_text(), name, classes)
     sizes = Counter(entry.label for entry in entries)
     assert len(entries) == lines
     assert (max(sizes.values()), min(sizes.values())) == (most, least)

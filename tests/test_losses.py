@@ -1,4 +1,4 @@
-"""The methods' mathematics: known answers, naive loops, limits, symmetries, extremes, gradients."""
+"""The formulas of the methods: known answers, naive loops, limits, symmetries, extreme values, gradients."""
 
 import math
 
@@ -17,7 +17,7 @@ CIFAR100 = np.array([int(500 * 0.01 ** (c / 99)) for c in range(100)])
 
 
 def problem(seed, batch=9, classes=5, width=6, dtype=torch.float64):
-    """Logits, labels, features and counts; class 4 is in no batch."""
+    """Return random logits, labels, features and class centroids; no label is the last class."""
     g = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(batch, classes, generator=g, dtype=dtype)
     labels = torch.randint(0, classes - 1, (batch,), generator=g)
@@ -30,7 +30,7 @@ COUNTS = np.array([50, 20, 9, 3, 1])
 PRIOR = torch.tensor(COUNTS / COUNTS.sum())
 seeds = st.integers(0, 10**6)
 few = settings(max_examples=20)
-torch.set_num_threads(1)  # for tensors of this size a second thread only waits
+torch.set_num_threads(1)  # a second thread would only wait for tensors of this size
 
 
 def dro(f, y, c, eps, weights=None, **options):
@@ -40,7 +40,7 @@ def dro(f, y, c, eps, weights=None, **options):
 
 
 def scalar_losses():
-    """name -> loss(logits, labels, features, centroids), each a scalar."""
+    """Return name -> loss(logits, labels, features, centroids); every loss is a scalar."""
     log_pi = PRIOR.log()
     margin = torch.tensor(30 * losses.ldam_margins(COUNTS))
     weight = torch.tensor(losses.class_balanced_weights(COUNTS))
@@ -60,10 +60,10 @@ def scalar_losses():
     }
 
 
-each = pytest.mark.parametrize("name", scalar_losses())
+every_loss = pytest.mark.parametrize("name", scalar_losses())
 
 
-@each
+@every_loss
 @few
 @given(seed=seeds)
 def test_order_of_the_batch_does_not_matter(name, seed):
@@ -82,27 +82,29 @@ def test_order_of_the_batch_does_not_matter(name, seed):
 def test_a_shift_of_all_logits_does_not_matter(name, seed, shift):
     loss = scalar_losses()[name]
     s, y, f, c = problem(seed)
-    if name == "divergence":  # a temperature of each class's own: only equal temperatures are shift-invariant
+    if name == "divergence":  # with different temperatures for the classes, a shift does matter
         ones = torch.ones(5, dtype=s.dtype)
-        each = torch.stack([s, s.roll(1, 1)], 1)
-        assert torch.isclose(ride.divergence(each + shift, ones), ride.divergence(each, ones), atol=1e-9)
+        experts = torch.stack([s, s.roll(1, 1)], 1)
+        assert torch.isclose(ride.divergence(experts + shift, ones), ride.divergence(experts, ones), atol=1e-9)
     else:
         assert torch.isclose(loss(s + shift, y, f, c), loss(s, y, f, c), atol=1e-9)
 
 
-@each
+@every_loss
 def test_gradients(name):
     loss = scalar_losses()[name]
     s, y, f, c = problem(3, batch=5)
     s.requires_grad_(), f.requires_grad_()
-    if name == "divergence":  # its mean has no gradient, by design: the value is not a function whose slope it is
+    if (
+        name == "divergence"
+    ):  # the mean of the experts has no gradient, by design, so the gradient is not that of the value
         grad = torch.autograd.grad(loss(s, y, f, c), s)[0]
         assert torch.isfinite(grad).all() and grad.abs().sum() > 0
     else:
         assert torch.autograd.gradcheck(lambda a, b: loss(a, y, b, c), (s, f), atol=1e-6)
 
 
-@each
+@every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
 def test_finite_at_extremes(name, dtype, size):
@@ -207,17 +209,17 @@ def test_macro_recall_naively_and_absent_classes():
     predicted = torch.tensor([[0, 0, 1, 2], [0, 0, 0, 0]])
     assert tau.macro_recall(predicted, y, 4).tolist() == pytest.approx([(2 / 3 + 1) / 2, 0.5])
     s = torch.tensor([[2.0, 0, 1.5, 0]]).repeat(4, 1)
-    found = tau.choose(lambda t: s - t * torch.tensor([1.0, 0, 0, 0]), y, 4)
-    assert found == {"tau": 0.0, "tau_macro_recall": 0.5, "val_classes": 2, "val_absent": [1, 3]}
+    facts = tau.choose_tau(lambda t: s - t * torch.tensor([1.0, 0, 0, 0]), y, 4)
+    assert facts == {"tau": 0.0, "tau_macro_recall": 0.5, "val_classes": 2, "val_absent": [1, 3]}
 
 
 def test_tau_is_chosen_by_macro_recall_and_not_by_accuracy():
     y = torch.tensor([0] * 9 + [1])
     s = torch.tensor([[2.0, 0.0]] * 4 + [[0.5, 0.0]] * 5 + [[1.0, 0.0]])
     adjust = lambda t: s - t * torch.tensor([1.0, 0.0])  # noqa: E731
-    found = tau.choose(adjust, y, 2)
-    assert found["tau"] == 1.1  # 4 of 9 and 1 of 1, against 9 of 9 and 0 of 1
-    assert found["tau_macro_recall"] == pytest.approx((4 / 9 + 1) / 2)
+    facts = tau.choose_tau(adjust, y, 2)
+    assert facts["tau"] == 1.1  # 4 of 9 and 1 of 1, against 9 of 9 and 0 of 1
+    assert facts["tau_macro_recall"] == pytest.approx((4 / 9 + 1) / 2)
 
 
 @few
@@ -237,8 +239,8 @@ def naive_robust(f, y, c, eps, kappa, weights):
     for k in sorted(set(y.tolist())):
         s = [-((c[k] - f[b]).norm() + kappa * eps[k] * (y[b] == k)) for b in range(len(y))]
         bottom = sum(math.exp(v) for v in s)
-        own = [math.log(math.exp(s[b]) / bottom) for b in range(len(y)) if y[b] == k]
-        total += weights[k] * -sum(own) / len(own)
+        logs = [math.log(math.exp(s[b]) / bottom) for b in range(len(y)) if y[b] == k]
+        total += weights[k] * -sum(logs) / len(logs)
         norm += weights[k]
     return total / norm
 
@@ -264,8 +266,8 @@ def test_known_robust_losses(kappa, known):
         torch.tensor([0.5, 1.0]),
     )
     for k in range(2):
-        one = dro(f, y, c, eps, F.one_hot(torch.tensor(k), 2).double(), kappa=kappa)
-        assert one.item() == pytest.approx(known[k], abs=1e-6)
+        class_loss = dro(f, y, c, eps, F.one_hot(torch.tensor(k), 2).double(), kappa=kappa)
+        assert class_loss.item() == pytest.approx(known[k], abs=1e-6)
     assert dro(f, y, c, eps, kappa=kappa).item() == pytest.approx(sum(known) / 2, abs=1e-6)
 
 
@@ -274,8 +276,8 @@ def test_known_robust_losses(kappa, known):
 def test_robust_loss_limits(seed):
     _, y, f, c = problem(seed)
     assert torch.isclose(dro(f, y, c, 0.0, kappa=2), dro(f, y, c, 0.9, kappa=0))
-    one = torch.zeros_like(y)  # a batch of one class: the mean over b of logsumexp(S) - S_b, at least log n
-    assert dro(f, one, c, 0.5).item() >= math.log(len(y)) - 1e-9
+    same_class = torch.zeros_like(y)  # a batch of one class: the mean over b of logsumexp(S) - S_b, at least log n
+    assert dro(f, same_class, c, 0.5).item() >= math.log(len(y)) - 1e-9
     alone = dro(f[:1], y[:1], c, 0.5)  # a class with one image, alone in its batch
     assert alone.item() == 0.0
     assert dro(f, y, c, 0.2).item() <= dro(f, y, c, 0.8).item()  # a larger radius never lowers the loss
@@ -333,9 +335,9 @@ def naive_pareto(p, y, classes, scale=4.0):
 def test_pareto_weights_naively(seed, classes, images):
     random = np.random.RandomState(seed)
     p, y = random.rand(images).round(random.choice([1, 9])), random.randint(0, classes, images)
-    found = ifl.pareto_weights(torch.tensor(p), torch.tensor(y), classes).numpy()
-    assert np.abs(found - naive_pareto(p, y, classes)).max() < 1e-9
-    assert found.sum() == pytest.approx(len(set(y)))  # every class present has the same mass
+    weights = ifl.pareto_weights(torch.tensor(p), torch.tensor(y), classes).numpy()
+    assert np.abs(weights - naive_pareto(p, y, classes)).max() < 1e-9
+    assert weights.sum() == pytest.approx(len(set(y)))  # every class with an image has the mass 1
 
 
 def test_known_pareto_weights():
@@ -372,9 +374,9 @@ def test_centres_follow_sgd_on_the_centre_loss():
     ifl.move_centres(moved, f, y, 2 * 0.5 / len(y))
     assert torch.allclose(moved, c - 0.5 * grad)
     for k in range(5):  # the formula of the text
-        own = f[y == k]
-        wanted = c[k] + len(own) / len(y) * (own.mean(0) - c[k]) if len(own) else c[k]
-        assert torch.allclose(moved[k], wanted)
+        members = f[y == k]
+        expected = c[k] + len(members) / len(y) * (members.mean(0) - c[k]) if len(members) else c[k]
+        assert torch.allclose(moved[k], expected)
 
 
 def test_centre_losses_naively():
@@ -438,16 +440,16 @@ def test_total_direct_effect_naively(seed):
 
     torch.manual_seed(seed)
     head, f, mean = MultiHead(6, 5, 2, 16.0, 1 / 32).double(), torch.randn(4, 6).double(), torch.randn(6).double()
-    each, effect = head(f), head(mean[None])[0]
-    wanted = torch.zeros(4, 5, dtype=torch.float64)
-    trained = torch.zeros_like(wanted)
+    logits, effect = head(f), head(mean[None])[0]
+    expected = torch.zeros(4, 5, dtype=torch.float64)
+    trained = torch.zeros_like(expected)
     for k in range(2):
         z, d, w = f[:, 3 * k : 3 * k + 3], mean[3 * k : 3 * k + 3], head.weight[k]
         d = d / d.norm()
         unit = z / z.norm(dim=1, keepdim=True)
         scaled = w / (w.norm(dim=1, keepdim=True) + 1 / 32)
         trained += 8.0 * unit @ scaled.T
-        wanted += 8.0 * (unit - 1.5 * (unit @ d)[:, None] * d) @ scaled.T
-    assert torch.allclose(tde.without_direction(each, f, mean, effect, 1.5), wanted)
-    assert torch.allclose(each.mean(1), trained)
-    assert torch.allclose(tde.without_direction(each, f, 0 * mean, head(0 * mean[None])[0], 1.5), trained)
+        expected += 8.0 * (unit - 1.5 * (unit @ d)[:, None] * d) @ scaled.T
+    assert torch.allclose(tde.without_direction(logits, f, mean, effect, 1.5), expected)
+    assert torch.allclose(logits.mean(1), trained)
+    assert torch.allclose(tde.without_direction(logits, f, 0 * mean, head(0 * mean[None])[0], 1.5), trained)

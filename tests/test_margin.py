@@ -1,4 +1,4 @@
-"""The gate's margin: unchanged code passes as often as promised, and a model that is clearly worse does not."""
+"""The gate's margin: unchanged code passes as often as the level says, and a clearly worse model fails."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_unchanged_code_passes_as_often_as_the_level_says(runs, seed_effect):
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_the_level_is_kept_and_not_overdone_where_seeds_are_the_only_noise(seeds):
+def test_the_level_is_exact_if_seeds_are_the_only_noise(seeds):
     random = np.random.RandomState(seeds)
     trials, passed = 400, 0
     for trial in range(trials):
@@ -80,13 +80,13 @@ def test_a_margin_grows_with_the_number_of_comparisons():
     assert every > 1.3 * one
 
 
-def test_a_margin_grows_where_fewer_seeds_know_the_noise():
+def test_a_margin_grows_with_fewer_degrees_of_freedom():
     falls = {"ce": {"all": np.random.RandomState(0).normal(size=4000)}}
-    found = [margins(falls, freedom, {"all": 0.0})["all"] for freedom in (1, 2, 4, 1000)]
-    assert found == sorted(found, reverse=True)
+    factors = [margins(falls, freedom, {"all": 0.0})["all"] for freedom in (1, 2, 4, 1000)]
+    assert factors == sorted(factors, reverse=True)
     # Student's t: 95 % one-sided with 2 degrees of freedom, and the normal distribution
-    assert found[1] == pytest.approx(2.92, rel=0.1)
-    assert found[3] == pytest.approx(1.645, rel=0.05)
+    assert factors[1] == pytest.approx(2.92, rel=0.1)
+    assert factors[3] == pytest.approx(1.645, rel=0.05)
 
 
 def test_a_candidate_with_fewer_seeds_gets_a_larger_margin():
@@ -103,7 +103,7 @@ def test_a_higher_level_gives_a_larger_margin():
     assert low < usual < high
 
 
-def test_seeds_that_agree_on_every_image_leave_the_share_of_one_image():
+def test_the_margin_is_the_share_of_one_image_if_seeds_agree_on_every_image():
     same = np.tile(np.random.RandomState(0).rand(1, IMAGES) < 0.8, (SEEDS, 1))
     falls = simulate(table({"ce": same}), SIZES, SEEDS)
     assert margins(falls, 2, SMALLEST) == SMALLEST
@@ -111,9 +111,9 @@ def test_seeds_that_agree_on_every_image_leave_the_share_of_one_image():
 
 def test_a_metric_that_does_not_move_keeps_its_least_margin_beside_one_that_does():
     falls = {"ce": {"all": np.random.RandomState(0).normal(size=4000), "few": np.zeros(4000)}}
-    found = margins(falls, 2, {"all": 0.1, "few": 4.0})
-    assert found["few"] == 4.0
-    assert found["all"] > 1
+    margin = margins(falls, 2, {"all": 0.1, "few": 4.0})
+    assert margin["few"] == 4.0
+    assert margin["all"] > 1
 
 
 def test_the_simulation_is_the_same_for_the_same_input():
@@ -124,7 +124,7 @@ def test_the_simulation_is_the_same_for_the_same_input():
     assert margins({"ce": {"few": first}}, 2, SMALLEST) == margins({"ce": {"few": second}}, 2, SMALLEST)
 
 
-def test_falls_are_symmetric_around_nothing():
+def test_falls_are_symmetric_around_zero():
     random = np.random.RandomState(0)
     falls = simulate(table({"ce": correct(random, random.normal(1, 1, CLUSTERS), 0.3)}), SIZES, SEEDS, 20_000)
     assert abs(falls["ce"]["all"].mean()) < 0.03 * falls["ce"]["all"].std()
@@ -146,7 +146,7 @@ def test_cluster_sums_count_the_correct_members_of_each_cluster():
     assert cluster_sums(right, member, clusters, 4).tolist() == [[2, 0], [0, 0], [0, 0], [1, 1]]
 
 
-def test_a_source_that_comes_several_times_comes_or_goes_as_a_whole():
+def test_all_images_of_a_source_are_drawn_together():
     # two sources of three images; the second seed misses the first source: with it drawn 0, 1, 2 times of 2
     # that seed's rate is 100, 50, 0, and never between
     sums = {"ce": {"all": np.array([[3.0, 0.0], [3.0, 3.0]])}}

@@ -65,7 +65,7 @@ def test_trains_and_moves_what_it_should(case):
 
 @every
 def test_resumes_bit_for_bit_from_every_step(case, monkeypatch):
-    """Killed after every single resume point of a run, and every other time also one step later."""
+    """Kill the run directly after a resume point, or one step later, in turn, until it ends by itself."""
     unsaved = tiny.SCHEDULE.model_copy(update={"save_every": 10**6})
     weights, history, facts = loop.fit(replace(case, schedule=unsaved))
     monkeypatch.setattr(checkpoint, "save_resume", counter := tiny.Killer())
@@ -84,7 +84,7 @@ def test_resumes_bit_for_bit_from_every_step(case, monkeypatch):
 
 
 def exported(case):
-    """Parity report of the trained network on random images."""
+    """Return the parity report of the trained network on random images."""
     weights, _, _ = loop.fit(case)
     fresh = tiny.built(case)
     fresh.network.load_state_dict(weights)
@@ -131,7 +131,7 @@ def test_ifl_refuses_a_base_that_draws_its_images_itself(base, tmp_path):
 
 
 def test_a_method_is_a_file(tmp_path, monkeypatch, manifest, images, spec):
-    """Eight lines in a folder of the package are a method that trains."""
+    """A file of eight lines in a folder of the package is a method that trains."""
     (tmp_path / "smooth.py").write_text('''"""Label smoothing (Szegedy et al., CVPR 2016)."""
 from ltpipe.interface import method
 class Config(method.Spec):

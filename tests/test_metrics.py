@@ -1,4 +1,4 @@
-"""Metrics against answers worked out by hand, against scikit-learn, and the identities that they must keep."""
+"""Metrics against answers worked out by hand, against scikit-learn, and by identities that must hold."""
 
 import json
 
@@ -14,12 +14,12 @@ from ltpipe.evaluation.metrics.measure import (
     Evaluation,
     accuracy,
     class_precision,
-    confusion,
+    confusion_counts,
     f1,
     flatten,
     measure,
-    of_split,
     precision,
+    split_metrics,
 )
 from ltpipe.recipe.run import Run
 
@@ -49,11 +49,11 @@ def balanced(seed, each=8, classes=10):
 
 
 def test_the_known_answer_of_accuracy_precision_and_f1():
-    found = of_split(table(LABELS, PREDICTED), 3)
-    assert found["accuracy"]["all"] == 50
-    assert found["precision"]["all"] == pytest.approx(100 / 3)
-    assert found["f1"] == pytest.approx(40)
-    assert found["n"] == 6
+    metrics = split_metrics(table(LABELS, PREDICTED), 3)
+    assert metrics["accuracy"]["all"] == 50
+    assert metrics["precision"]["all"] == pytest.approx(100 / 3)
+    assert metrics["f1"] == pytest.approx(40)
+    assert metrics["n"] == 6
 
 
 def test_a_class_that_is_never_predicted_contributes_0_and_stays_in_the_mean():
@@ -80,46 +80,46 @@ def test_accuracy_precision_and_confusion_agree_with_scikit_learn(case):
     macro = precision_score(y, p, labels=np.unique(y), average="macro", zero_division=0)
     assert accuracy(y, p) == pytest.approx(100 * accuracy_score(y, p))
     assert precision(y, p, classes) == pytest.approx(100 * macro)
-    assert confusion(y, p, classes).tolist() == confusion_matrix(y, p, labels=range(classes)).tolist()
+    assert confusion_counts(y, p, classes).tolist() == confusion_matrix(y, p, labels=range(classes)).tolist()
 
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=40)
 def test_groups_of_a_balanced_test_set_average_to_the_whole(seed):
-    found = of_split(balanced(seed), 10)
+    metrics = split_metrics(balanced(seed), 10)
     for metric in ("accuracy", "precision"):
-        parts = [share * found[metric][group] for group, share in (("many", 0.4), ("medium", 0.4), ("few", 0.2))]
-        assert sum(parts) == pytest.approx(found[metric]["all"])
+        parts = [share * metrics[metric][group] for group, share in (("many", 0.4), ("medium", 0.4), ("few", 0.2))]
+        assert sum(parts) == pytest.approx(metrics[metric]["all"])
 
 
 def test_accuracy_of_a_group_is_the_mean_recall_of_its_classes():
     rows = balanced(0)
     recall = rows.assign(hit=rows["label"] == rows["predicted"]).groupby("label")["hit"].mean()
-    assert of_split(rows, 10)["accuracy"]["few"] == pytest.approx(100 * recall[[8, 9]].mean())
+    assert split_metrics(rows, 10)["accuracy"]["few"] == pytest.approx(100 * recall[[8, 9]].mean())
 
 
 def test_precision_of_a_group_counts_predictions_on_the_whole_test_set():
     labels, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1])
-    found = of_split(table(labels, predicted, group=["many", "many", "few", "few"]), 2)["precision"]
-    assert found["many"] == pytest.approx(200 / 3)
-    assert found["few"] == 100
+    metrics = split_metrics(table(labels, predicted, group=["many", "many", "few", "few"]), 2)["precision"]
+    assert metrics["many"] == pytest.approx(200 / 3)
+    assert metrics["few"] == 100
 
 
 def test_precision_of_an_attribute_counts_predictions_inside_the_attribute_only():
     labels, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1])
-    found = of_split(table(labels, predicted, attribute=[0, 0, 1, 1]), 2)
-    assert found["precision"]["attribute0"] == found["precision"]["attribute1"] == 100
-    assert found["precision"]["all"] == pytest.approx((200 / 3 + 100) / 2)
-    assert found["accuracy"]["attribute1"] == 50
+    metrics = split_metrics(table(labels, predicted, attribute=[0, 0, 1, 1]), 2)
+    assert metrics["precision"]["attribute0"] == metrics["precision"]["attribute1"] == 100
+    assert metrics["precision"]["all"] == pytest.approx((200 / 3 + 100) / 2)
+    assert metrics["accuracy"]["attribute1"] == 50
 
 
-def test_an_empty_group_is_absent_and_never_0():
-    found = of_split(table(LABELS, PREDICTED, group=["many", "many", "few", "few", "few", "few"]), 3)
-    assert set(found["accuracy"]) == set(found["precision"]) == {"all", "many", "few"}
+def test_an_empty_group_is_left_out_and_not_0():
+    metrics = split_metrics(table(LABELS, PREDICTED, group=["many", "many", "few", "few", "few", "few"]), 3)
+    assert set(metrics["accuracy"]) == set(metrics["precision"]) == {"all", "many", "few"}
 
 
 def test_data_without_attributes_have_no_attribute_metrics():
-    assert set(of_split(table(LABELS, PREDICTED), 3)["accuracy"]) == {"all", "many"}
+    assert set(split_metrics(table(LABELS, PREDICTED), 3)["accuracy"]) == {"all", "many"}
 
 
 def test_flatten_names_each_number_by_its_path():
@@ -137,7 +137,7 @@ def test_measure_uses_the_test_split_of_each_protocol(cell):
     made = cell()
     for name, split in (("clt", "test_cbl"), ("glt", "test_gbl")):
         rows = made.predictions[made.predictions["split"] == split]
-        assert made.metrics["protocols"][name] == of_split(rows, 10)
+        assert made.metrics["protocols"][name] == split_metrics(rows, 10)
 
 
 def test_measure_carries_the_provenance_of_the_model_into_the_metrics(cell):
@@ -170,7 +170,7 @@ def test_what_measure_returns_is_strict_json(cell):
     json.dumps([made.metrics, made.details], allow_nan=False)
 
 
-def test_measure_refuses_a_run_that_no_protocol_judges(cell, spec):
+def test_measure_refuses_a_run_that_no_protocol_evaluates(cell, spec):
     with pytest.raises(Refused, match="no protocol trains on 'val'; protocols train on: train_cbl, train_glt"):
         measure(cell().predictions, spec.evaluate, Run(method="ce", split="val"))
 
@@ -181,6 +181,6 @@ def test_measure_refuses_a_protocol_without_test_images(cell):
         measure(cell().predictions, evaluation, Run(method="ce", split="train_glt"))
 
 
-def test_an_evaluation_has_a_protocol():
+def test_an_evaluation_without_protocols_is_refused():
     with pytest.raises(Refused, match="protocols"):
         parse(Evaluation, {"protocols": {}}, "evaluate")

@@ -1,4 +1,4 @@
-"""Batched augmentation beside Pillow, one image at a time; and what is drawn for whom."""
+"""Augmentation of batches, compared with Pillow image by image; and which image gets which operation."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def generator(seed=0):
 
 @pytest.fixture(scope="module")
 def pixels():
-    """Noise, narrow ranges, smooth gradients and one constant image; H != W."""
+    """Images of noise, of narrow ranges and of smooth gradients, and a constant one; height and width differ."""
     g = generator()
     x = torch.randint(0, 256, (24, 15, 17, 3), generator=g, dtype=torch.uint8)
     x[:6] = x[:6] // 5 + 40
@@ -27,6 +27,7 @@ def pixels():
 
 
 def by_pillow(pixels, strengths, operation):
+    """Apply Pillow's operation image by image."""
     return np.stack(
         [np.asarray(operation(Image.fromarray(x.numpy()), s.item())) for x, s in zip(pixels, strengths, strict=True)]
     )
@@ -46,15 +47,15 @@ PILLOW = {
 
 
 @pytest.mark.parametrize("name", PILLOW)
-def test_colours_as_pillow(name, pixels):
+def test_colour_operations_equal_pillows(name, pixels):
     strengths = 0.1 + 1.8 * torch.rand(len(pixels), generator=generator(1))
     ours = {"posterize": (4 + 2 * strengths).floor(), "solarize": 130 * strengths}.get(name, strengths)
-    found = operations._FUNCTIONS[name](pixels, ours).numpy()
-    assert (found == by_pillow(pixels, strengths, PILLOW[name])).all()
+    changed = operations._FUNCTIONS[name](pixels, ours).numpy()
+    assert (changed == by_pillow(pixels, strengths, PILLOW[name])).all()
 
 
 @pytest.mark.parametrize("number", range(operations.GEOMETRIC))
-def test_geometry_as_pillow(number, pixels):
+def test_geometric_operations_equal_pillows(number, pixels):
     def move(image, s):
         if number == 4:
             return image.rotate(s, fillcolor=(operations.GREY,) * 3)
@@ -63,8 +64,8 @@ def test_geometry_as_pillow(number, pixels):
         return image.transform(image.size, Image.Transform.AFFINE, matrix[number], nearest, fillcolor=(128,) * 3)
 
     strengths = (torch.rand(len(pixels), generator=generator(2)) - 0.5) * (50 if number == 4 else 0.7)
-    found = operations.geometric(pixels, torch.full((len(pixels),), number), strengths).numpy()
-    assert (found != by_pillow(pixels, strengths, move)).mean() < 1e-3  # ties of rounding at most
+    moved = operations.geometric(pixels, torch.full((len(pixels),), number), strengths).numpy()
+    assert (moved != by_pillow(pixels, strengths, move)).mean() < 1e-3  # a few pixels are rounded differently
 
 
 def test_strengths_of_the_recipe():
@@ -76,21 +77,23 @@ def test_strengths_of_the_recipe():
 
 
 def test_each_image_gets_its_own_operation(pixels):
-    """In a mixed batch every image comes out as it does in a batch of its operation alone."""
+    """In a batch with mixed operations, every image is the same as in a batch where only it has an operation."""
     count = len(operations.NAMES)
     batch, operation = pixels[8:9].expand(count + 1, -1, -1, -1), torch.arange(-1, count)
-    mixed = operations.apply(batch, operation, torch.full((count + 1,), 5), generator())
+    mixed = operations.apply_operations(batch, operation, torch.full((count + 1,), 5), generator())
     assert torch.equal(mixed[0], pixels[8])
     for row in range(count + 1):
         alone = torch.where(torch.arange(count + 1) == row, operation, -1)
-        found = operations.apply(batch, alone, torch.full((count + 1,), 5), generator())
-        assert torch.equal(found[row], mixed[row])
-        assert (found[torch.arange(count + 1) != row] == pixels[8]).all()
-    assert len({tuple(image.flatten().tolist()) for image in mixed}) >= count - 1  # a cutout of one pixel is none
+        changed = operations.apply_operations(batch, alone, torch.full((count + 1,), 5), generator())
+        assert torch.equal(changed[row], mixed[row])
+        assert (changed[torch.arange(count + 1) != row] == pixels[8]).all()
+    assert (
+        len({tuple(image.flatten().tolist()) for image in mixed}) >= count - 1
+    )  # the cutout of this level is too small to hide a pixel
 
 
 @pytest.mark.parametrize("augment", [{"randaug": True}, {"autoaugment": True, "cutout": 6}, {"crop": 2, "flip": True}])
-def test_a_function_of_the_generator(augment, pixels):
+def test_augmentation_depends_only_on_the_generator(augment, pixels):
     augment, side = Augment(**augment), min(pixels.shape[1:3])
     pixels = pixels[:, :side, :side]
     first = augment_batch(pixels, augment, generator(5), side)
@@ -113,7 +116,7 @@ def test_cutout_hides_one_square():
     assert (black.any(2).sum(1) * black.any(1).sum(1) == hidden).all()  # a rectangle
 
 
-def test_half_of_the_draws_leave_an_image_alone():
+def test_half_of_the_drawn_operations_are_not_applied():
     x = torch.randint(0, 256, (4000, 4, 4, 3), generator=generator(), dtype=torch.uint8)
     same = (operations.randaug(x, generator(3)) == x).flatten(1).all(1).double().mean()
-    assert 0.25 < same < 0.45  # 1/4, and operations that do nothing to so small an image
+    assert 0.25 < same < 0.45  # 1/4, plus operations that change nothing in so small an image

@@ -163,7 +163,7 @@ def test_out_is_the_same_text_as_a_file_and_nothing_on_the_terminal(model, pictu
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_an_old_result_is_replaced_and_not_written_into(model, pictures, tmp_path):
+def test_an_old_result_is_replaced_by_a_new_file(model, pictures, tmp_path):
     (tmp_path / "out.csv").write_text("old")
     (tmp_path / "link").hardlink_to(tmp_path / "out.csv")
     assert run(model, pictures, "--out", tmp_path / "out.csv").exit_code == 0
@@ -181,7 +181,7 @@ def refused(*arguments):
     return done.stderr
 
 
-def test_an_image_of_another_size_is_refused_with_both_sizes_and_the_way_out(model, tmp_path):
+def test_an_image_of_another_size_is_refused_with_both_sizes_and_advice(model, tmp_path):
     paint("green", (9, 5)).save(tmp_path / "x.png")
     assert f"{tmp_path / 'x.png'} is 9 x 5; the model takes 4 x 4 (or --resize)" in refused(model, tmp_path / "x.png")
 
@@ -265,7 +265,7 @@ def test_a_model_that_ltpipe_did_not_export_is_refused(tmp_path, pictures):
     assert "the model has no ltpipe metadata: it was not exported by ltpipe" in refused(tmp_path / "x.onnx", pictures)
 
 
-def test_an_old_result_stays_whole_where_an_image_is_refused(model, pictures, tmp_path):
+def test_an_old_result_is_kept_if_an_image_is_refused(model, pictures, tmp_path):
     out = tmp_path / "predictions.csv"
     out.write_text("old")
     (pictures / "z.png").write_bytes(b"broken")
@@ -293,17 +293,17 @@ def test_a_silent_fall_back_to_the_cpu_is_refused(monkeypatch):
 
 def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(manifest, images):
     known = facts(data=data_version(manifest, images), image_size=16)
-    found = predict(build(known, size=16), manifest, images)
+    table = predict(build(known, size=16), manifest, images)
     rows = manifest[manifest["role"] != "train"]
-    assert found["id"].tolist() == rows["id"].tolist()
+    assert table["id"].tolist() == rows["id"].tolist()
     for column in ("source", "split", "label", "group", "attribute"):
-        assert found[column].tolist() == rows[column].tolist()
+        assert table[column].tolist() == rows[column].tolist()
     means = images[rows["row"].to_numpy()].astype(np.float64).mean(axis=(1, 2))
-    assert found["predicted"].tolist() == means.argmax(axis=1).tolist()
-    assert found["confidence"].to_numpy() == pytest.approx(softmax(means).max(axis=1), rel=1e-3)
-    provider = found.attrs["facts"].pop("provider")
+    assert table["predicted"].tolist() == means.argmax(axis=1).tolist()
+    assert table["confidence"].to_numpy() == pytest.approx(softmax(means).max(axis=1), rel=1e-3)
+    provider = table.attrs["facts"].pop("provider")
     assert provider in ("CPUExecutionProvider", "CUDAExecutionProvider")
-    assert found.attrs["facts"] == known
+    assert table.attrs["facts"] == known
 
 
 def test_the_stage_refuses_a_model_of_other_data(manifest, images):
@@ -326,10 +326,10 @@ def test_logits_do_not_depend_on_the_batch():
 
 @given(arrays(np.float32, (3, 5), elements=st.floats(-1e4, 1e4, width=32)))
 def test_softmax_is_finite_sums_to_one_and_keeps_the_order(logits):
-    found = softmax(logits)
-    assert np.isfinite(found).all()
-    assert found.sum(axis=1) == pytest.approx(np.ones(3))
-    assert (found[np.arange(3), logits.argmax(axis=1)] == found.max(axis=1)).all()
+    probabilities = softmax(logits)
+    assert np.isfinite(probabilities).all()
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(3))
+    assert (probabilities[np.arange(3), logits.argmax(axis=1)] == probabilities.max(axis=1)).all()
 
 
 def test_predicting_imports_neither_torch_nor_kedro_nor_pandas(model, pictures):

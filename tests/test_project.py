@@ -14,7 +14,7 @@ from kedro.framework.startup import bootstrap_project
 from ltpipe.benchmark import load
 from ltpipe.pages.dvc_yaml import Projection, text
 from ltpipe.pipeline_registry import register_pipelines
-from ltpipe.storage.provenance import closure
+from ltpipe.storage.provenance import import_closure
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -133,7 +133,7 @@ def test_the_measure_stage_of_a_cell_does_not_depend_on_the_loop():
 
 
 def test_a_closure_holds_what_functions_import_and_the_packages_above():
-    found = closure(["ltpipe.training.train"])
+    found = import_closure(["ltpipe.training.train"])
     assert {"ltpipe.training.loop", "ltpipe.storage.weights", "ltpipe.models.network", "ltpipe.training"} <= set(found)
     assert "ltpipe.evaluation.judge" not in found
 

@@ -1,4 +1,4 @@
-"""The report: every number is in it, and the same numbers give the same bytes."""
+"""The report shows every number, and the same numbers give the same bytes."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import pytest
 
 from ltpipe.evaluation.claims import Claim, Claims, check_claims
 from ltpipe.evaluation.judge import Gate, Reported, judge, summarise
-from ltpipe.evaluation.report import markdown, report
+from ltpipe.evaluation.report import render_markdown, report
 
 RUNS = ("ce", "logit_adjust")
 SEEDS = (0, 1, 2)
@@ -53,7 +53,7 @@ def text(written):
 @pytest.fixture
 def text_of(validation):
     """text_of(verdict): the text alone."""
-    return lambda verdict: markdown("digits_glt", verdict, validation[0], [], ["groups.png"])
+    return lambda verdict: render_markdown("digits_glt", verdict, validation[0], [], ["groups.png"])
 
 
 def rows(text, heading):
@@ -63,16 +63,16 @@ def rows(text, heading):
     return lines[2:]
 
 
-def test_the_title_says_whether_the_gate_fails(text):
+def test_the_title_says_that_the_gate_fails(text):
     assert text.startswith("# digits_glt: the gate FAILS\n")
 
 
-def test_the_title_says_where_the_gate_passes(verdict, text_of):
+def test_the_title_says_that_the_gate_passes(verdict, text_of):
     text = text_of(verdict | {"passes": True, "failed": []})
     assert text.startswith("# digits_glt: the gate passes\n")
 
 
-def test_the_title_says_where_nothing_is_judged(manifest, spec, verdict, text_of):
+def test_the_title_says_that_nothing_is_judged(manifest, spec, verdict, text_of):
     nothing = Gate(metrics=spec.gate.metrics, against="nothing")
     text = text_of(judge(manifest, None, nothing, spec.evaluate, *verdict["summaries"]))
     assert text.startswith("# digits_glt: the gate judges nothing (gate.against: nothing)\n")
@@ -118,8 +118,8 @@ def test_every_metric_of_every_run_is_shown_with_its_deviation(verdict, text):
     assert set(table) == {key for key in first["metrics"] if not key.endswith(".n")}
     for key, cells in table.items():
         for cell, summary in zip(cells, (first, second), strict=True):
-            found = summary["metrics"][key]
-            assert cell == f"{found['mean']:.2f} ± {found['std']:.2f}"
+            expected = summary["metrics"][key]
+            assert cell == f"{expected['mean']:.2f} ± {expected['std']:.2f}"
 
 
 def test_every_run_is_shown_with_seeds_code_and_the_verdict_on_its_paper(text):
@@ -131,13 +131,13 @@ def test_every_run_is_shown_with_seeds_code_and_the_verdict_on_its_paper(text):
 
 def test_every_claim_is_shown_with_difference_and_verdict(verdict, text):
     ((claim, metric, difference, error, n, answer, source),) = rows(text, "What the papers claim of the order")
-    (found,) = check_claims(CLAIMS, verdict["summaries"])
+    (expected,) = check_claims(CLAIMS, verdict["summaries"])
     assert (claim, metric, n, source) == ("logit_adjust > ce", "glt.accuracy.few", "3", "a paper")
-    assert (difference, error) == (f"{found['difference']:+.2f}", f"{found['error']:.2f}")
-    assert answer == found["verdict"] == "does not hold"
+    assert (difference, error) == (f"{expected['difference']:+.2f}", f"{expected['error']:.2f}")
+    assert answer == expected["verdict"] == "does not hold"
 
 
-def test_where_nothing_is_claimed_nothing_is_said_of_claims(verdict, text_of):
+def test_without_claims_the_report_has_no_section_on_claims(verdict, text_of):
     assert "claim" not in text_of(verdict)
 
 

@@ -70,7 +70,7 @@ def test_without_a_baseline_the_gate_fails_and_says_how_to_accept(copy):
     assert call(copy, sys.executable, "-m", "ltpipe.pages.dvc_yaml").returncode == 0
     done = repro(copy)
     assert done.returncode != 0
-    assert "no accepted baseline: python -m ltpipe.accept" in done.stderr
+    assert "no accepted baseline: run ltpipe accept" in done.stderr
     assert (copy / "data/08_reporting/digits_glt/report/report.md").exists()
 
 

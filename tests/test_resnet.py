@@ -1,4 +1,4 @@
-"""The ImageNet networks: parameters as published, features and experts of the right shape."""
+"""The ImageNet networks: the published numbers of parameters, and the shapes of features and experts."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_resnet18_for_64_pixels_has_the_same_stages_and_a_smaller_stem():
 
 
 @pytest.mark.parametrize(("stem", "image"), [("small", 32), ("large", 64)])
-def test_features_are_as_many_as_it_says(stem, image):
+def test_features_have_the_stated_width(stem, image):
     network = build(Config(depth=18, stem=stem, width=8), 1).eval()
     assert network(torch.zeros(2, 3, image, image)).shape == (2, network.features) == (2, 64)
 

@@ -20,7 +20,7 @@ RANDOM = np.random.RandomState(0)
 
 
 def records(count, labels, classes):
-    """Labels and pixels of one file, and its bytes; CIFAR-100's coarse label is the fine one // 5."""
+    """Return labels, pixels and bytes of one file; CIFAR-100's coarse label is its fine label // 5."""
     fine = RANDOM.randint(0, classes, count).astype(np.uint8)
     pixels = RANDOM.randint(0, 256, (count, 3, 32, 32)).astype(np.uint8)
     heads = np.stack([fine // 5, fine], axis=1) if labels == 2 else fine[:, None]
@@ -40,7 +40,7 @@ def mini(request, tmp_path, monkeypatch):
     """A source whose archive lies in the raw folder already: source, labels, pixels N x 3 x 32 x 32, raw."""
     module = {"cifar10": cifar10, "cifar100": cifar100}[request.param]
     classes, layout = int(request.param.removeprefix("cifar")), module.LAYOUT
-    parts = {file: records(IMAGES, layout.labels, classes) for file in (*layout.train, layout.test)}
+    parts = {file: records(IMAGES, layout.label_bytes, classes) for file in (*layout.train, layout.test)}
     members = {file: content for file, (_, _, content) in parts.items()}
     members[layout.names] = "".join(f"class{i}\n" for i in range(classes)).encode() + b"\n"
     members["readme.html"] = b"<html></html>"
@@ -52,7 +52,7 @@ def mini(request, tmp_path, monkeypatch):
     return Source(name=request.param, size=32), labels, pixels, tmp_path
 
 
-def test_the_index_has_the_files_order_and_the_official_splits(mini):
+def test_the_index_keeps_the_order_of_the_files_and_the_official_splits(mini):
     source, labels, _, raw = mini
     index, notice = fetch(source, raw)
     train = len(labels) - IMAGES
@@ -68,7 +68,7 @@ def test_the_index_has_the_files_order_and_the_official_splits(mini):
     assert "Krizhevsky" in notice
 
 
-def test_the_images_are_the_archives_pixels_channels_last(mini):
+def test_the_images_are_the_archive_s_pixels_with_channels_last(mini):
     source, _, pixels, raw = mini
     index = fetch(source, raw)[0]
     expected = pixels.transpose(0, 2, 3, 1)
@@ -78,7 +78,7 @@ def test_the_images_are_the_archives_pixels_channels_last(mini):
     assert (pack(some, source, raw) == expected[[0, -1, 5]]).all()
 
 
-def test_an_image_that_the_archive_has_not_is_refused(mini):
+def test_an_image_outside_of_the_archive_is_refused(mini):
     source, labels, _, raw = mini
     index = fetch(source, raw)[0].head(1).assign(row=0, file=str(len(labels)))
     with pytest.raises(Refused, match=f"holds images 0 to {len(labels) - 1}, not {len(labels)}"):
@@ -99,7 +99,7 @@ def test_the_archive_is_needed_only_once(mini):
     assert len(fetch(source, raw)[0]) == len(labels)
 
 
-def test_a_file_that_is_cut_short_is_refused(mini):
+def test_a_truncated_file_is_refused(mini):
     source, _, _, raw = mini
     fetch(source, raw)
     victim = next(raw.glob("*/test*.bin"))
@@ -120,12 +120,12 @@ def test_a_label_without_a_name_is_refused(mini):
         fetch(source, raw)
 
 
-def test_another_archive_is_not_unpacked(mini, monkeypatch):
+def test_an_archive_with_a_wrong_checksum_is_not_unpacked(mini, monkeypatch):
     source, _, _, raw = mini
     module = {"cifar10": cifar10, "cifar100": cifar100}[source.name]
     closed = module.LAYOUT.remote._replace(url=f"http://127.0.0.1:9/{module.LAYOUT.remote.name}")
     monkeypatch.setattr(module, "LAYOUT", module.LAYOUT._replace(remote=closed))
-    monkeypatch.setattr(cifar_binary, "get", partial(cifar_binary.get, waits=()))
+    monkeypatch.setattr(cifar_binary, "fetch_file", partial(cifar_binary.fetch_file, pauses=()))
     path = next(raw.glob("*.tar.gz"))
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(Refused, match=r"(?s)cannot fetch cifar.*without a network: put the file at .* md5:"):

@@ -1,4 +1,4 @@
-"""A user's own images: class folders and CSV files, and what is said of those that are wrong."""
+"""A user's own images: class folders and CSV files, and the messages about wrong ones."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def image(path, level=50):
 
 @pytest.fixture
 def root(tmp_path):
-    """Classes named by numbers, so that the order of the text is another: 1, 2, 10."""
+    """Write classes whose order as numbers (1, 2, 10) differs from that as text."""
     for name, count in {"10": 2, "2": 1, "1": 3}.items():
         for k in range(count):
             image(tmp_path / "photos" / name / f"img {k}.png", 10 * int(name) + k)
@@ -82,7 +82,7 @@ def test_the_images_are_found_and_read_below_the_raw_folder(root, raw):
     assert (images == np.array(expected)[:, None, None, None]).all()
 
 
-def test_names_that_look_like_numbers_but_are_none_are_text(root, raw):
+def test_names_that_only_look_like_numbers_are_text(root, raw):
     image(root / "--1" / "x.png")
     names = index_of(root, raw).drop_duplicates("label").sort_values("label")["class_name"].tolist()
     assert names == ["--1", "1", "10", "2"]
@@ -172,15 +172,15 @@ def test_labels_and_attributes_of_a_csv_are_numbered_by_number_too(root, raw):
     [
         (
             "file,label\na,b\n",
-            "columns of .* are file, label; valid: path, label, and where wanted attribute and split",
+            "columns of .* are file, label; valid: path, label, and optionally attribute and split",
         ),
         ("path\na\n", "columns of .* are path; valid"),
         ("path,label,colour\na,b,c\n", "columns of .* are path, label, colour"),
         ("path,label,label\na,b,c\n", "columns of"),
         ("", "columns of"),
         ("path,label\n", "lists no image"),
-        ("path,label\n10/img 0.png,a\n10/img 1.png\n", "line 3 has not 2 fields"),
-        ("path,label\n10/img, 0.png,a\n", "line 2 has not 2 fields .a path with a comma needs quotes"),
+        ("path,label\n10/img 0.png,a\n10/img 1.png\n", "line 3 does not have 2 fields"),
+        ("path,label\n10/img, 0.png,a\n", "line 2 does not have 2 fields .a path with a comma needs quotes"),
         ("path,label\n10/img 0.png,\n", "line 2: no label"),
         ("path,label\n,cat\n", "line 2: no path"),
         ("path,label\n10/img 0.png,a\ngone.png,a\n", "line 3: no file gone.png in"),
@@ -219,7 +219,7 @@ def spoilt(root):
 
 
 def test_files_that_are_no_images_are_refused_by_default(spoilt, raw):
-    with pytest.raises(Refused, match=r"2 of 8 files in .* are no images that can be read") as caught:
+    with pytest.raises(Refused, match=r"2 of 8 files in .* are not readable images") as caught:
         index_of(spoilt, raw)
     for part in ("1/notes.txt: not an image that Pillow knows", "10/zero.png: the file is empty", "broken: exclude"):
         assert part in caught.value.message
@@ -233,7 +233,7 @@ def test_files_that_are_no_images_can_be_left_out_and_are_reported(spoilt, raw, 
     assert "1/notes.txt" in caplog.text
 
 
-def test_a_class_of_which_nothing_is_left_is_refused(spoilt, raw):
+def test_a_class_without_readable_image_is_refused(spoilt, raw):
     (spoilt / "empty").mkdir()
     with pytest.raises(Refused, match="no file in class folder empty"):
         index_of(spoilt, raw, broken="exclude")
@@ -289,7 +289,7 @@ def test_links_to_a_file_and_to_a_folder_elsewhere_are_followed(root, raw, tmp_p
         ("2/loop", ".", "the link 2/loop/2 leads to the folder 2, whose images are counted already"),
     ],
 )
-def test_no_image_counts_twice_by_way_of_a_link(link, target, message, root, raw):
+def test_an_image_that_a_link_repeats_is_refused(link, target, message, root, raw):
     (root / link).symlink_to(root / target)
     with pytest.raises(Refused) as caught:
         index_of(root, raw)
@@ -298,7 +298,7 @@ def test_no_image_counts_twice_by_way_of_a_link(link, target, message, root, raw
 
 
 @pytest.mark.parametrize("second", ["./1/img 0.png", "1//img 0.png", "linked/img 0.png"])
-def test_no_image_counts_twice_in_a_csv(second, root, raw):
+def test_an_image_that_a_csv_repeats_is_refused(second, root, raw):
     (root / "linked").symlink_to(root / "1")
     path = table(root, f"path,label\n1/img 0.png,a\n{second},b\n")
     with pytest.raises(Refused, match=r"1/img 0\.png and .* are one file"):
@@ -316,7 +316,7 @@ def test_a_link_that_leads_nowhere_is_a_broken_file(target, root, raw, caplog):
     assert str(root) not in str(index.attrs)
 
 
-def test_a_class_that_is_a_link_to_nothing_is_no_class_that_vanishes(root, raw):
+def test_a_class_folder_that_is_a_broken_link_is_refused(root, raw):
     (root / "7").symlink_to(root / "gone")
     with pytest.raises(Refused, match="the link 7 leads nowhere"):
         index_of(root, raw)
@@ -339,7 +339,7 @@ def test_names_of_any_script_with_spaces_and_commas_are_kept(root, raw):
     assert index_of(path, raw)["image"].tolist() == ["2/déjà vu, 1.png", "2/猫.png"]
 
 
-def test_an_image_that_is_cut_short_is_found_before_it_is_packed(root, raw, caplog):
+def test_a_truncated_image_is_found_before_it_is_packed(root, raw, caplog):
     photo = root / "2" / "photo.jpg"
     Image.fromarray(np.random.RandomState(0).randint(0, 256, (90, 90, 3)).astype(np.uint8)).save(photo)
     photo.write_bytes(photo.read_bytes()[:3000])
@@ -353,11 +353,11 @@ def test_an_image_that_is_cut_short_is_found_before_it_is_packed(root, raw, capl
     assert packed.shape == (6, 8, 8, 3)
 
 
-def test_nothing_is_left_out_in_silence(root, raw):
+def test_intact_images_give_an_empty_left_out(root, raw):
     assert index_of(root, raw, broken="exclude").attrs["left_out"] == {}
 
 
-def test_what_was_left_out_stays_with_the_index(spoilt, raw, tmp_path):
+def test_left_out_files_are_stored_with_the_index(spoilt, raw, tmp_path):
     index = index_of(spoilt, raw, broken="exclude")
     Parquet(str(tmp_path / "index.parquet")).save(index)
     kept = Parquet(str(tmp_path / "index.parquet")).load().attrs["left_out"]
@@ -387,7 +387,7 @@ def shipped():
 
 @pytest.fixture
 def ten(tmp_path):
-    """Ten classes of 20 images, named by numbers of which text makes another order."""
+    """Write ten classes of 20 images; their names sort differently as numbers and as text."""
     for label in range(10):
         for k in range(20):
             image(tmp_path / "ten" / str(label + 3) / f"{k:02d}.png", 20 * label + k)
@@ -395,7 +395,7 @@ def ten(tmp_path):
 
 
 def through(spec, root, raw, **options):
-    """The benchmark's stages fetch and split on these images: admitted manifest and packed images."""
+    """Run the benchmark's stages fetch and split on these images; return admitted manifest and packed images."""
     source = spec.source.model_copy(update={"options": {"root": str(root)}})
     split = spec.split.model_copy(update={"options": spec.split.options | options})
     manifest = draw(fetch(source, raw)[0], split)
@@ -431,7 +431,7 @@ def test_the_shipped_benchmark_takes_a_csv_with_attributes_and_splits(shipped, t
     assert manifest.groupby("attribute").size().to_dict() == {0: 150, 1: 50}
 
 
-def test_a_class_too_many_is_refused_by_the_shipped_benchmark(shipped, ten, raw):
+def test_an_eleventh_class_is_refused_by_the_shipped_benchmark(shipped, ten, raw):
     image(ten / "one more" / "x.png")
     for k in range(9):
         image(ten / "one more" / f"{k}.png")
@@ -439,7 +439,7 @@ def test_a_class_too_many_is_refused_by_the_shipped_benchmark(shipped, ten, raw)
         through(shipped, ten, raw)
 
 
-def test_a_class_too_few_is_refused_by_the_shipped_benchmark(shipped, ten, raw):
+def test_a_missing_class_is_refused_by_the_shipped_benchmark(shipped, ten, raw):
     shutil.rmtree(ten / "12")
     with pytest.raises(Refused, match="class 9 has no image in any split"):
         through(shipped, ten, raw)

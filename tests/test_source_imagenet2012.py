@@ -59,7 +59,7 @@ def solution(root):
 
 
 def devkit(root):
-    """The kit numbers classes in an order of its own."""
+    """Write a development kit, whose class numbers are not those of the sorted WordNet ids."""
     from scipy.io import savemat
 
     flat(root)
@@ -93,7 +93,7 @@ def test_val_has_its_labels_in_every_layout(layout, root, tmp_path):
     assert np.abs(images[:2, 0, 0, 0].astype(int) - [12, 3]).max() <= 1
 
 
-def test_classes_are_named_where_the_names_are_there(root, tmp_path):
+def test_classes_are_named_if_the_file_of_names_is_there(root, tmp_path):
     nested(root)
     (root / "LOC_synset_mapping.txt").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n")
     index = fetch(source(root=str(root)), tmp_path / "raw")[0]
@@ -101,7 +101,7 @@ def test_classes_are_named_where_the_names_are_there(root, tmp_path):
 
 
 def lists_of():
-    """Two train images and one val image a class from ILSVRC train; test is ILSVRC val."""
+    """Return lists with one train and one val image per class, both from ILSVRC train; test is ILSVRC val."""
     train = "".join(f"train/{w}/{w}_12.JPEG {i}\n" for i, w in enumerate(WNIDS))
     val = "".join(f"train/{w}/{w}_3.JPEG {i}\n" for i, w in enumerate(WNIDS))
     test = "".join(f"val/{w}/{n}.JPEG {WNIDS.index(w)}\n" for n, w in zip(NAMES, VAL, strict=True))
@@ -109,7 +109,7 @@ def lists_of():
 
 
 @pytest.mark.parametrize("layout", [nested, flat])
-def test_imagenet_lt_is_what_its_lists_say(layout, root, tmp_path, monkeypatch):
+def test_imagenet_lt_follows_its_lists(layout, root, tmp_path, monkeypatch):
     layout(root)
     monkeypatch.setattr(imagenet2012, "LISTS", put(tmp_path / "raw", lists_of()))
     index = fetch(source(root=str(root), lists="imagenet_lt"), tmp_path / "raw")[0]
@@ -130,8 +130,8 @@ def test_a_listed_image_that_is_missing_is_named(root, tmp_path, monkeypatch):
         fetch(source(root=str(root), lists="imagenet_lt"), tmp_path / "raw")
 
 
-def told(message):
-    """The whole of what a user must know."""
+def check_advice(message):
+    """Assert that the message holds everything that a user must know."""
     for part in (
         "138 GB",
         "6.3 GB",
@@ -150,18 +150,18 @@ def test_without_a_folder_one_message_says_what_to_get_and_where_to_put_it(tmp_p
     with pytest.raises(Refused, match="source imagenet2012: no train and no val in") as caught:
         fetch(source(), tmp_path / "raw")
     assert caught.value.exit_code == 2
-    told(caught.value.message)
+    check_advice(caught.value.message)
 
 
 @pytest.mark.parametrize("spoil", ["no val", "a class less", "no labels", "a label less", "a stranger", "no image"])
-def test_a_folder_that_is_not_whole_is_refused(spoil, root, tmp_path):
+def test_an_incomplete_folder_is_refused(spoil, root, tmp_path):
     expected = {
         "no val": "no val in",
         "a class less": "2 class folders in .*, not 3",
         "no labels": "val is flat, and neither",
         "a label less": "no label of 1 images in .*ILSVRC2012_val_00000004",
         "no image": r"no image \(\*\.JPEG\) in .*n02124075",
-        "a stranger": "is of class n09999999, which train has not",
+        "a stranger": "is of class n09999999, which train lacks",
     }[spoil]
     if spoil == "a class less":
         (root / "train/n01443537").rename(root / "moved")
@@ -201,7 +201,7 @@ def test_a_development_kit_that_is_damaged_is_refused(file, content, root, tmp_p
 
 
 @pytest.mark.parametrize("layout", [nested, solution, devkit])
-def test_files_that_are_no_images_are_not_looked_at(layout, root, tmp_path):
+def test_other_files_than_images_are_ignored(layout, root, tmp_path):
     layout(root)
     expected = fetch(source(root=str(root)), tmp_path / "raw")[0]
     (root / "val/.DS_Store").write_text("x")
@@ -209,7 +209,7 @@ def test_files_that_are_no_images_are_not_looked_at(layout, root, tmp_path):
     assert fetch(source(root=str(root)), tmp_path / "raw")[0].equals(expected)
 
 
-def test_links_are_followed_and_one_that_leads_nowhere_fails_the_gate_of_the_data(root, tmp_path):
+def test_links_are_followed_and_a_broken_link_fails_the_data_check(root, tmp_path):
     nested(root)
     moved = (root / "train/n01443537").rename(tmp_path / "another disk")
     (root / "train/n01443537").symlink_to(moved)
@@ -219,7 +219,7 @@ def test_links_are_followed_and_one_that_leads_nowhere_fails_the_gate_of_the_dat
     assert files_exist(index, str(tmp_path / "raw")) == ["train/n01440764/n01440764_9.JPEG"]
 
 
-def test_a_val_image_in_two_classes_fails_the_gate_of_the_data(root, tmp_path):
+def test_a_val_image_in_two_classes_fails_the_data_check(root, tmp_path):
     nested(root)
     jpeg(root / f"val/n01443537/{NAMES[0]}.JPEG")
     index = fetch(source(root=str(root)), tmp_path / "raw")[0]
@@ -227,7 +227,7 @@ def test_a_val_image_in_two_classes_fails_the_gate_of_the_data(root, tmp_path):
     assert [NAMES[0] in line for line in one_row(rows)] == [True, True]
 
 
-def test_an_image_that_is_cut_short_is_named_when_it_is_packed(root, tmp_path):
+def test_a_truncated_image_is_named_when_it_is_packed(root, tmp_path):
     nested(root)
     index = fetch(source(root=str(root)), tmp_path / "raw")[0]
     victim = root / "train/n02124075/n02124075_3.JPEG"

@@ -49,7 +49,7 @@ def root(name, tmp_path):
     return tmp_path / "data"
 
 
-def test_the_index_is_what_the_lists_say(name, root, tmp_path):
+def test_the_index_follows_the_lists(name, root, tmp_path):
     source = Source(name=name, size=16, options={"root": str(root)})
     index = fetch(source, tmp_path / "raw")[0]
     texts = TEXTS[name]
@@ -79,10 +79,10 @@ def test_classes_are_in_the_order_of_numbers_and_not_of_text(name, kind, tmp_pat
         for split in lines:
             for k in range(30 - label if split == "train" else 2):
                 lines[split].append(f"{pattern.format(label, f'{split}{k}')} {label}")
-    texts = {split: "\n".join(own) for split, own in lines.items()}
+    texts = {split: "\n".join(entries) for split, entries in lines.items()}
     monkeypatch.setattr(module, "CLASSES", 12)
     monkeypatch.setattr(module, "LISTS", put(tmp_path / "raw", texts))
-    for line in (line for own in lines.values() for line in own):
+    for line in (line for entries in lines.values() for line in entries):
         path = tmp_path / "data" / line.split()[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("an image")

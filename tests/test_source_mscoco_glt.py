@@ -1,4 +1,4 @@
-"""MSCOCO-GLT: patches of miniature COCO annotations and of a joblib file, which is read without running its pickle."""
+"""MSCOCO-GLT: patches from miniature COCO annotations, and a joblib file that is read without running its pickle."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ from ltpipe.data.fetch import COLUMNS, fetch
 from ltpipe.data.pack import pack
 from ltpipe.data.source import Source
 from ltpipe.data.sources import mscoco_glt
-from ltpipe.data.sources.mscoco_glt import cut, enlarged
+from ltpipe.data.sources.mscoco_glt import cut_patch, enlarge_box
 
 CATEGORIES = [{"id": 7, "name": "zebra"}, {"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}]
 # annotation: photograph, category, box; 50 is not described by COCO Attributes
@@ -60,7 +60,7 @@ def raw(tmp_path, content, monkeypatch):
 
 @pytest.fixture
 def root(tmp_path):
-    """Photographs of 300 x 200: red grows to the right, green downwards."""
+    """Write photographs of 300 x 200 in which red grows to the right and green downwards."""
     folder = tmp_path / "coco"
     (folder / "annotations").mkdir(parents=True)
     across, down = np.meshgrid(np.linspace(50, 250, 300), np.linspace(50, 250, 200))
@@ -114,13 +114,13 @@ def test_the_attributes_survive_as_bits(root, raw):
     ],
 )
 def test_boxes_are_enlarged_and_clipped(box, expected):
-    assert enlarged(box, 300, 210) == pytest.approx(expected)
+    assert enlarge_box(box, 300, 210) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 300, 20), (140, 0, 10, 200), (100, 60, 40, 40)])
 def test_a_patch_is_a_square_padded_with_black(box):
-    patch = cut(Image.new("RGB", (300, 200), (200, 200, 200)), box)
-    left, top, right, bottom = enlarged(box, 300, 200)
+    patch = cut_patch(Image.new("RGB", (300, 200), (200, 200, 200)), box)
+    left, top, right, bottom = enlarge_box(box, 300, 200)
     assert patch.size == (max(right - left, bottom - top),) * 2
     grey = (np.asarray(patch)[..., 0] == 200).sum()
     assert grey == (right - left) * (bottom - top)
@@ -169,7 +169,7 @@ def test_without_a_folder_the_message_says_what_to_get(raw):
         fetch(Source(name="mscoco_glt", size=32), raw)
 
 
-def test_the_annotations_are_fetched_where_the_folder_has_none(root, raw, tmp_path, monkeypatch):
+def test_the_annotations_are_fetched_if_the_folder_has_none(root, raw, tmp_path, monkeypatch):
     expected = fetch(source(root), raw)[0]
     (raw / "annotations").unlink()
     archive = raw / "annotations_trainval2014.zip"
@@ -193,7 +193,7 @@ def test_the_official_annotations_are_named_with_their_checksum():
     assert remote.size == 252_872_794
 
 
-def test_a_photograph_that_is_cut_short_is_named_when_it_is_packed(root, raw):
+def test_a_truncated_photograph_is_named_when_it_is_packed(root, raw):
     index = fetch(source(root), raw)[0]
     photo = root / "val2014/COCO_val2014_000000000002.jpg"
     photo.write_bytes(photo.read_bytes()[:2000])
@@ -214,7 +214,7 @@ VALUES = {
 @pytest.mark.parametrize("name", sorted(VALUES))
 def test_a_joblib_file_of_arrays_is_read_as_joblib_does(name, protocol, compress, tmp_path):
     joblib.dump(VALUES[name], tmp_path / "x.jbl", compress=compress, protocol=protocol)
-    np.testing.assert_equal(joblib_reader.load(tmp_path / "x.jbl"), joblib.load(tmp_path / "x.jbl"))
+    np.testing.assert_equal(joblib_reader.load_joblib(tmp_path / "x.jbl"), joblib.load(tmp_path / "x.jbl"))
 
 
 class Attack:
@@ -230,8 +230,8 @@ class Attack:
 def test_a_pickle_that_calls_something_is_refused_and_nothing_is_called(nested, protocol, tmp_path):
     attack = Attack(str(tmp_path / "called"))
     joblib.dump({"a": np.arange(3), "b": [attack]} if nested else attack, tmp_path / "x.jbl", protocol=protocol)
-    with pytest.raises(Refused, match=r"it holds the name (posix\.mkdir|copy_reg\._reconstructor)"):
-        joblib_reader.load(tmp_path / "x.jbl")
+    with pytest.raises(Refused, match=r"it uses the name (posix\.mkdir|copy_reg\._reconstructor)"):
+        joblib_reader.load_joblib(tmp_path / "x.jbl")
     assert not (tmp_path / "called").exists()
 
 
@@ -239,7 +239,7 @@ def test_an_array_of_objects_is_refused_and_nothing_is_called(tmp_path):
     attack = np.array([Attack(str(tmp_path / "called")), None], dtype=object)
     joblib.dump(attack, tmp_path / "x.jbl")
     with pytest.raises(Refused, match="array of Python objects"):
-        joblib_reader.load(tmp_path / "x.jbl")
+        joblib_reader.load_joblib(tmp_path / "x.jbl")
     assert not (tmp_path / "called").exists()
 
 
@@ -259,13 +259,13 @@ def test_an_array_of_objects_is_refused_and_nothing_is_called(tmp_path):
 def test_anything_else_is_refused(data, tmp_path):
     (tmp_path / "x.jbl").write_bytes(data)
     with pytest.raises(Refused, match="is not a joblib file of arrays and containers"):
-        joblib_reader.load(tmp_path / "x.jbl")
+        joblib_reader.load_joblib(tmp_path / "x.jbl")
 
 
-def test_a_file_that_is_cut_short_is_refused(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path):
     joblib.dump({"a": np.arange(1000)}, tmp_path / "x.jbl")
     data = (tmp_path / "x.jbl").read_bytes()
     for end in range(10, len(data) - 1, 97):
         (tmp_path / "x.jbl").write_bytes(data[:end])
         with pytest.raises(Refused):
-            joblib_reader.load(tmp_path / "x.jbl")
+            joblib_reader.load_joblib(tmp_path / "x.jbl")

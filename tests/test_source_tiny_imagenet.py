@@ -1,4 +1,4 @@
-"""Tiny ImageNet: a miniature in the official layout, and the real one where LTPIPE_TINY_IMAGENET names its folder."""
+"""Tiny ImageNet: a miniature in the official layout; the real dataset, if LTPIPE_TINY_IMAGENET names its folder."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from ltpipe.data.pack import pack
 from ltpipe.data.source import Source
 from ltpipe.data.sources import tiny_imagenet
 
-# as official: wnids.txt is in another order than the sorted one
+# not sorted, as in the official wnids.txt
 WNIDS = ["n02124075", "n01443537", "n04067472"]
 VAL = {"val_0.JPEG": "n04067472", "val_1.JPEG": "n01443537", "val_2.JPEG": "n02124075", "val_10.JPEG": "n01443537"}
 REAL = os.environ.get("LTPIPE_TINY_IMAGENET", "")
@@ -35,7 +35,7 @@ def jpeg(path, level):
 
 @pytest.fixture
 def root(tmp_path):
-    """The unpacked folder: train image k of class i is of level 40 i + k, val image k of level 200 + k."""
+    """Write the unpacked folder: train image k of class i has grey level 40 i + k, val image k 200 + k."""
     folder = tmp_path / "user" / "tiny-imagenet-200"
     for i, wnid in enumerate(sorted(WNIDS)):
         for k in range(11):
@@ -71,7 +71,7 @@ def test_classes_are_numbered_by_sorted_wnid_and_val_by_its_annotations(root, ra
     assert index["image"].is_unique
 
 
-def test_images_are_found_below_the_raw_folder_which_holds_a_link_only(root, raw):
+def test_images_are_read_through_a_link_in_the_raw_folder(root, raw):
     index = fetch(source(root=str(root)), raw)[0]
     assert {path.name for path in raw.iterdir()} - {"NOTICE"} == {"tiny-imagenet-200"}
     assert (raw / "tiny-imagenet-200").is_symlink()
@@ -79,7 +79,7 @@ def test_images_are_found_below_the_raw_folder_which_holds_a_link_only(root, raw
     assert not index["file"].str.contains(str(root)).any()
 
 
-def test_pixels_are_those_of_the_file_at_the_size_asked_for(root, raw):
+def test_pixels_are_those_of_the_file_at_the_requested_size(root, raw):
     index = fetch(source(root=str(root)), raw)[0]
     images = pack(index.assign(row=range(len(index))), source(), raw)
     assert images.shape == (37, 32, 32, 3)
@@ -108,7 +108,7 @@ def test_the_official_archive_is_unpacked_beside_itself(root, raw, monkeypatch):
     assert fetch(source(), raw)[0].equals(index)
 
 
-def test_another_folder_takes_the_place_of_the_first(root, raw, tmp_path):
+def test_another_folder_replaces_the_link_to_the_first(root, raw, tmp_path):
     fetch(source(root=str(root)), raw)
     other = shutil.copytree(root, tmp_path / "other")
     fetch(source(root=str(other)), raw)
@@ -118,13 +118,13 @@ def test_another_folder_takes_the_place_of_the_first(root, raw, tmp_path):
 def test_a_folder_in_the_place_of_the_link_is_not_touched(root, raw):
     (raw / "tiny-imagenet-200").mkdir(parents=True)
     (raw / "tiny-imagenet-200/mine").write_text("mine")
-    with pytest.raises(Refused, match=r"is there already, and .* is wanted in its place"):
+    with pytest.raises(Refused, match=r"exists and is not a link; a link to .* has to take its place"):
         fetch(source(root=str(root)), raw)
     assert (raw / "tiny-imagenet-200/mine").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["wnids.txt", "words.txt", "val/val_annotations.txt"])
-def test_a_folder_that_lacks_something_says_what(name, root, raw):
+def test_a_missing_file_of_the_folder_is_named(name, root, raw):
     (root / name).unlink()
     with pytest.raises(Refused, match=f"no {name} in {root}"):
         fetch(source(root=str(root)), raw)
@@ -192,7 +192,7 @@ def test_only_the_first_bad_lines_are_shown(root, raw):
 
 def test_a_class_that_is_listed_twice_is_refused(root, raw):
     spoil(root, "wnids.txt", lambda content: content + b"n01443537\n")
-    with pytest.raises(Refused, match=r"wnids\.txt lists twice: n01443537$"):
+    with pytest.raises(Refused, match=r"wnids\.txt lists classes twice: n01443537$"):
         fetch(source(root=str(root)), raw)
 
 
@@ -202,14 +202,14 @@ def test_a_class_of_train_that_is_not_listed_is_refused(root, raw):
         fetch(source(root=str(root)), raw)
 
 
-def test_files_that_are_no_images_are_not_looked_at(root, raw):
+def test_other_files_than_images_are_ignored(root, raw):
     expected = fetch(source(root=str(root)), raw)[0]
     (root / "train/n02124075/images/.DS_Store").write_text("x")
     (root / "val/images/Thumbs.db").write_text("x")
     assert fetch(source(root=str(root)), raw)[0].equals(expected)
 
 
-def test_an_image_that_is_cut_short_is_named_when_it_is_packed(root, raw):
+def test_a_truncated_image_is_named_when_it_is_packed(root, raw):
     index = fetch(source(root=str(root)), raw)[0]
     for file in ("val_1.JPEG", "val_10.JPEG"):
         spoil(root, f"val/images/{file}", lambda content: content[: len(content) // 2])
@@ -220,7 +220,7 @@ def test_an_image_that_is_cut_short_is_named_when_it_is_packed(root, raw):
 
 
 @pytest.mark.skipif(not REAL, reason="LTPIPE_TINY_IMAGENET does not name the unpacked tiny-imagenet-200")
-def test_the_real_one(tmp_path):
+def test_the_real_dataset(tmp_path):
     index = fetch(source(root=REAL), tmp_path / "raw")[0]
     sizes = index.groupby(["official", "label"]).size()
     assert len(index) == 110_000

@@ -1,4 +1,4 @@
-"""The digits source: which images it makes, and that it makes the same ones everywhere."""
+"""The digits source: which images it makes, and that they are the same everywhere."""
 
 import hashlib
 from pathlib import Path
@@ -10,12 +10,12 @@ from ltpipe.config.spec import Refused, parse
 from ltpipe.data.fetch import COLUMNS, fetch
 from ltpipe.data.pack import pack
 from ltpipe.data.source import Source
-from ltpipe.data.sources.digits import SCHEMES, SIZE, Config, colour, read_images
+from ltpipe.data.sources.digits import SCHEMES, SIZE, Config, colour_digit, read_images
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Every image of the default digits."""
+    """Return every image of the default digits."""
     return read_images(Config(), Path(), [str(row) for row in range(10782)], SIZE)
 
 
@@ -44,7 +44,7 @@ def test_the_default_images_never_change(drawn):
     assert hashlib.sha256(drawn.tobytes()).hexdigest()[:16] == "0d3edeb0decd8cd8"
 
 
-def test_the_images_of_some_files_come_in_the_order_asked_for(drawn):
+def test_images_are_in_the_order_of_the_requested_files(drawn):
     some = read_images(Config(), Path(), ["7", "10781", "0"], SIZE)
     assert (some == drawn[[7, 10781, 0]]).all()
 
@@ -66,7 +66,7 @@ def test_packed_images_are_those_of_the_manifest(manifest, images, drawn):
     assert (images[manifest["row"].to_numpy()] == drawn[files]).all()
 
 
-def test_a_source_that_reads_other_images_than_asked_for_is_an_error(manifest, spec, raw, monkeypatch):
+def test_a_source_that_returns_other_images_than_requested_is_an_error(manifest, spec, raw, monkeypatch):
     monkeypatch.setattr("ltpipe.data.sources.digits.read_images", lambda *_: np.zeros((3, 16, 16, 3), np.uint8))
     with pytest.raises(TypeError, match=r"digits\.read_images: uint8 \(3, 16, 16, 3\)"):
         pack(manifest, spec.source, raw)
@@ -81,7 +81,7 @@ def test_a_source_whose_index_lacks_a_column_is_an_error(index, spec, raw, monke
 def test_a_digit_without_noise_is_ink_on_paper():
     ink = np.zeros((8, 8))
     ink[3, 5] = 1.0
-    drawn = colour(ink, 0.0, np.random.RandomState(0))
+    drawn = colour_digit(ink, 0.0, np.random.RandomState(0))
     assert drawn.shape == (6, 16, 16, 3)
     inks = np.zeros((16, 16), bool)
     inks[6:8, 10:12] = True

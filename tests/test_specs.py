@@ -8,6 +8,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from ltpipe.config.spec import Refused, Spec, load_item, menu_names, parse
+from ltpipe.data.split import Split
 
 MENUS = [
     "ltpipe.methods",
@@ -92,6 +93,26 @@ def test_a_refusal_is_two_lines_and_exit_code_2_on_the_command_line():
 def test_a_block_names_the_modules_of_its_blocks():
     assert Inner(width=1).modules() == frozenset()
     assert Both().modules() == {"ltpipe.methods.ce"}
+
+
+def test_a_block_names_the_modules_and_files_of_blocks_in_lists_and_mappings():
+    class Listing(Spec):
+        path: str = "x.txt"
+
+        def files(self):
+            return frozenset({self.path})
+
+    class Holder(Spec):
+        named: dict[str, Listing] = Field({"a": Listing(), "b": Listing(path="y.txt")})
+        listed: tuple[Naming, ...] = (Naming(),)
+
+    assert Holder().files() == {"x.txt", "y.txt"} and Holder().modules() == {"ltpipe.methods.ce"}
+
+
+def test_a_list_file_of_the_user_is_a_file_that_the_split_depends_on():
+    splits = {"train": {"role": "train", "list": "mine.txt"}, "test": {"role": "test", "official": "test"}}
+    options = {"splits": splits, "groups": {"by": "count", "many": 2, "medium": 1}}
+    assert Split(kind="official_lists", options=options).files() == {"mine.txt"}
 
 
 def test_a_module_is_found_by_its_file_name():

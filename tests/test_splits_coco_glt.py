@@ -1,4 +1,4 @@
-"""MSCOCO-GLT: the greedy choice of Test-GBL against brute force, sizes, and that no photograph is in two roles."""
+"""MSCOCO-GLT: Test-GBL's greedy choice equals brute force, splits have the stated sizes, roles share no photograph."""
 
 import base64
 
@@ -8,7 +8,7 @@ import pytest
 
 from ltpipe.config.spec import Refused
 from ltpipe.data.split import Split, draw
-from ltpipe.data.splits.coco_glt import balanced, bits, thirds
+from ltpipe.data.splits.coco_glt import choose_balanced, typicality_thirds, unpack_attributes
 
 SMALL = {
     "test": 10,
@@ -56,19 +56,19 @@ def manifest(index):
     return draw(index, Split(kind="coco_glt", options=SMALL))
 
 
-def test_the_greedy_choice_is_the_one_of_brute_force(index):
-    attributes = bits(index)[:300]
+def test_the_greedy_choice_equals_brute_force(index):
+    attributes = unpack_attributes(index)[:300]
     histogram, left, wanted = np.zeros(attributes.shape[1]), list(np.flatnonzero(attributes.sum(axis=1))), []
     for _ in range(25):
         spreads = [np.std((histogram + attributes[row]) / (histogram + attributes[row]).sum()) for row in left]
         best = left.pop(int(np.argmin(np.round(spreads, 12))))
         histogram += attributes[best]
         wanted.append(best)
-    assert balanced(attributes, 25).tolist() == wanted
+    assert choose_balanced(attributes, 25).tolist() == wanted
 
 
 def test_test_gbl_has_more_even_attributes_than_test_cbl(index, manifest):
-    attributes = bits(index)
+    attributes = unpack_attributes(index)
 
     def spread(split, label):
         rows = manifest[(manifest["split"] == split) & (manifest["label"] == label)]["file"].astype(int)
@@ -78,7 +78,7 @@ def test_test_gbl_has_more_even_attributes_than_test_cbl(index, manifest):
     assert all(spread("test_gbl", label) < spread("test_cbl", label) for label in range(3))
 
 
-def test_sizes_are_the_stated_ones(manifest):
+def test_splits_have_the_stated_sizes(manifest):
     sizes = manifest.groupby("split").size().to_dict()
     assert {name: sizes[name] for name in ("test_gbl", "test_cbl", "test_glt", "val", "train_cbl")} == {
         "test_gbl": 30,
@@ -92,10 +92,10 @@ def test_sizes_are_the_stated_ones(manifest):
     assert pool.groupby("label").size().tolist() == [200, 89, 40]
 
 
-def test_the_published_pool_follows_from_the_published_class_sizes():
-    from ltpipe.data.sampling.class_sizes import exponential
+def test_exponential_sizes_end_at_the_published_smallest_class():
+    from ltpipe.data.sampling.class_sizes import exponential_sizes
 
-    sizes = exponential(64_600, 200, 29)
+    sizes = exponential_sizes(64_600, 200, 29)
     assert (sizes[0], sizes[-1]) == (64_600, 323)
 
 
@@ -112,9 +112,9 @@ def test_no_photograph_is_in_two_roles():
     assert not tests & set(manifest.loc[manifest["role"] != "test", "source"])
 
 
-def test_attribute_thirds_are_equal_and_the_typical_come_first():
+def test_thirds_are_equally_large_and_begin_with_the_most_typical():
     attributes = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]], dtype=np.float32)
-    assert thirds(attributes).tolist() == [1, 1, 0, 0, 2, 2]
+    assert typicality_thirds(attributes).tolist() == [1, 1, 0, 0, 2, 2]
 
 
 def test_classes_of_the_index_are_renumbered_by_size():
@@ -123,7 +123,7 @@ def test_classes_of_the_index_are_renumbered_by_size():
     assert [names[label] for label in range(3)] == ["class1", "class2", "class0"]
 
 
-def test_the_manifest_carries_no_attribute_vectors(manifest):
+def test_the_manifest_has_no_attribute_vectors(manifest):
     assert manifest.attrs == {}
 
 
@@ -135,7 +135,7 @@ def test_the_manifest_carries_no_attribute_vectors(manifest):
         ({"test_glt": 400}, "want all of the pool's 329 patches"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(index, changes, message):
+def test_a_split_that_cannot_be_drawn_is_refused(index, changes, message):
     with pytest.raises(Refused, match=message):
         draw(index, Split(kind="coco_glt", options=SMALL | changes))
 
@@ -147,8 +147,8 @@ def test_an_index_without_attributes_is_refused(index):
         draw(bare, Split(kind="coco_glt", options=SMALL))
 
 
-def test_attributes_of_another_number_of_rows_are_refused(index):
+def test_attribute_bits_for_another_number_of_rows_are_refused(index):
     short = index.iloc[:600].copy()
     short.attrs = index.attrs
     with pytest.raises(Refused, match="1950 bytes of attribute_bits for 600 rows of 21 attributes"):
-        bits(short)
+        unpack_attributes(short)

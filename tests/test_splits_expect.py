@@ -1,4 +1,4 @@
-"""What a benchmark may state of class sizes: a list, run lengths, or a summary; and the errors of wrong ones."""
+"""How a benchmark states class sizes (a list, run lengths or a summary), and the errors of wrong statements."""
 
 import pandas as pd
 import pytest
@@ -14,11 +14,11 @@ def block(counts, classes=3, **changes):
     return {"classes": classes, "class_counts": {"train": counts}, "groups": GROUPS} | changes
 
 
-def test_run_lengths_and_a_list_are_the_same():
+def test_run_lengths_equal_the_list_that_they_code():
     assert parse(Expect, block("5x2 1"), "e") == parse(Expect, block([5, 5, 1]), "e")
 
 
-def test_a_summary_keeps_what_it_states():
+def test_a_summary_holds_only_the_stated_values():
     expect = parse(Expect, block({"total": 11, "largest": 5}), "e")
     assert expect.plain_counts() == {"train": {"total": 11, "largest": 5}}
 
@@ -43,7 +43,7 @@ def test_wrong_counts_are_refused(counts, message):
     "changes",
     [{"groups": {**GROUPS, "split": ["train", "x"]}}, {"every_rank": ["x"]}, {"attribute_counts": {"x": [1]}}],
 )
-def test_a_split_that_is_not_stated_is_refused(changes):
+def test_a_split_without_class_counts_is_refused(changes):
     with pytest.raises(Refused, match="splits that class_counts does not state: x"):
         parse(Expect, block([5, 5, 1], **changes), "e")
 
@@ -53,17 +53,17 @@ def rows():
     return pd.DataFrame({"split": ["a"] * 4 + ["b"] * 2, "label": [0, 0, 0, 1, 1, 2], "id": list("uvwxyz")})
 
 
-def test_a_summary_that_holds_is_no_violation(rows):
+def test_a_correct_summary_gives_no_violation(rows):
     wanted = {"a": {"total": 4, "classes": 2, "largest": 3, "smallest": 0}, "b": [0, 1, 1]}
     assert rules.class_counts(rows, wanted, 3) == []
 
 
-def test_each_number_of_a_summary_is_a_violation_of_its_own(rows):
-    found = rules.class_counts(rows, {"a": {"total": 5, "classes": 3, "largest": 2, "smallest": 1}}, 3)
-    assert found == ["a total: 4, not 5", "a classes: 2, not 3", "a largest: 3, not 2", "a smallest: 0, not 1"]
+def test_each_wrong_number_of_a_summary_is_a_violation(rows):
+    violations = rules.class_counts(rows, {"a": {"total": 5, "classes": 3, "largest": 2, "smallest": 1}}, 3)
+    assert violations == ["a total: 4, not 5", "a classes: 2, not 3", "a largest: 3, not 2", "a smallest: 0, not 1"]
 
 
-def test_the_groups_may_be_those_of_several_splits_together(rows):
+def test_groups_may_follow_the_class_sizes_of_several_splits_together(rows):
     table = rows.assign(group=["many", "many", "many", "medium", "medium", "few"])
     assert rules.groups_of(table, ["a", "b"], "count", 2, 2) == []
     assert len(rules.groups_of(table, "a", "count", 2, 2)) == 2

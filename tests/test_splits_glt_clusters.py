@@ -1,4 +1,4 @@
-"""The ImageNet-GLT construction: exact sizes at ImageNet's scale, what is balanced, and that nothing leaks."""
+"""The ImageNet-GLT construction: exact sizes at ImageNet's scale, balanced tests, and no image in two roles."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from ltpipe.benchmark import load
 from ltpipe.config.spec import Refused
 from ltpipe.data.sampling.class_sizes import encode_runs
 from ltpipe.data.split import Split, draw
-from ltpipe.data.splits.glt_clusters import divide, fit, merge
+from ltpipe.data.splits.glt_clusters import divide_by_shares, divide_to_total, merge_clusters
 
 POOL = ["train_glt", "val", "test_glt"]
 SMALL = {
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def make_index(sizes, shares, seed=0):
-    """An index of one official split, `train`, whose attribute is a cluster of 0..5; `sizes` in class order."""
+    """Return an index with one official split, `train`, and random clusters of probabilities `shares` as attributes."""
     random = np.random.RandomState(seed)
     labels = np.repeat(np.arange(len(sizes)), sizes)
     number = np.concatenate([np.arange(n) for n in sizes])
@@ -58,7 +58,7 @@ def manifest(index):
 
 @pytest.fixture(scope="module")
 def imagenet(root):
-    """The real benchmark's split on an index of ImageNet's size, whose clusters are drawn: 732 to 1,300 a class."""
+    """Return the real benchmark and its manifest, for an index with ImageNet's class sizes and random clusters."""
     sizes = np.full(1000, 1300)
     sizes[-104:] -= np.linspace(0, 363, 104).astype(int)
     sizes[-1] = 732
@@ -79,7 +79,7 @@ def test_imagenet_glt_has_the_published_sizes(imagenet):
     assert imagenet[1].groupby("split").size().to_dict() == sizes | {"val": 30_000}
 
 
-def test_imagenet_glt_keeps_the_expectations_of_its_benchmark(imagenet):
+def test_imagenet_glt_meets_the_expectations_of_its_benchmark(imagenet):
     from ltpipe.data.checks import rules
 
     spec, manifest = imagenet
@@ -96,7 +96,7 @@ def test_imagenet_glt_keeps_the_expectations_of_its_benchmark(imagenet):
     }
 
 
-def test_the_sizes_of_imagenet_glt_are_the_authors(root):
+def test_imagenet_glt_has_the_authors_class_sizes(root):
     sizes = load(root / "conf/base")["imagenet_glt"].split.config().sizes
     assert (len(sizes), sum(sizes), sizes[0], sizes[-1], sizes[399], sizes[849]) == (1000, 214_005, 1500, 18, 181, 46)
     assert (np.diff(sizes) <= 0).all()
@@ -119,7 +119,7 @@ def test_classes_are_numbered_by_size(index, manifest):
     assert [names[label] for label in range(5)] == ["n0001", "n0003", "n0002", "n0004", "n0000"]
 
 
-def test_test_gbl_has_as_many_of_each_rank_and_test_cbl_the_shares(manifest):
+def test_test_gbl_has_equal_ranks_and_test_cbl_and_train_cbl_have_the_shares(manifest):
     for split, wanted in (("test_gbl", [3, 3, 3]), ("test_cbl", [7, 2, 1]), ("train_cbl", [14, 4, 2])):
         rows = manifest[manifest["split"] == split]
         table = rows.groupby(["label", "attribute"]).size().unstack()
@@ -134,41 +134,41 @@ def test_ranks_are_pairs_of_clusters_by_size(index, manifest):
         assert (rows["attribute_cluster"].map(place) == rows["attribute"]).all()
 
 
-def test_merge_lists_the_larger_cluster_first_in_index_order():
+def test_a_merged_rank_lists_its_larger_cluster_first_each_in_index_order():
     clusters = np.array([0, 1, 1, 2, 2, 2, 3, 3, 3, 3])
-    ranks = merge(clusters, np.arange(10) + 100, 4, 2)
+    ranks = merge_clusters(clusters, np.arange(10) + 100, 4, 2)
     assert [rank.tolist() for rank in ranks] == [[106, 107, 108, 109, 103, 104, 105], [101, 102, 100]]
 
 
-def test_tests_are_taken_from_the_front(index, manifest):
+def test_test_gbl_is_taken_from_the_front_of_the_largest_cluster(index, manifest):
     rows = manifest[(manifest["split"] == "test_gbl") & (manifest["label"] == 0) & (manifest["attribute"] == 0)]
-    own = index[index["class_name"] == "n0001"]
-    largest = own["attribute"].value_counts().index[0]
-    assert sorted(rows["image"]) == own.loc[own["attribute"] == largest, "image"].tolist()[:3]
+    images = index[index["class_name"] == "n0001"]
+    largest = images["attribute"].value_counts().index[0]
+    assert sorted(rows["image"]) == images.loc[images["attribute"] == largest, "image"].tolist()[:3]
 
 
-def test_sizes_are_divided_and_truncated_as_far_as_there_are():
+def test_sizes_are_divided_truncated_and_limited_to_what_is_available():
     available = np.array([[100, 100, 100], [5, 5, 0]])
-    assert divide(np.array([46, 18]), (7, 2, 1), available).tolist() == [[32, 9, 4], [5, 3, 0]]
+    assert divide_by_shares(np.array([46, 18]), (7, 2, 1), available).tolist() == [[32, 9, 4], [5, 3, 0]]
 
 
 @pytest.mark.parametrize("total", [1, 40, 62, 70, 150, 300])
 def test_the_pool_has_the_stated_total(total):
     available = np.full((3, 3), 100)
-    assert fit(np.array([50, 20, 10]), (7, 2, 1), available, total).sum() == total
+    assert divide_to_total(np.array([50, 20, 10]), (7, 2, 1), available, total).sum() == total
 
 
 def test_a_pool_that_is_too_large_is_cut_in_the_largest_classes():
-    found = fit(np.array([500, 50, 20]), (7, 2, 1), np.full((3, 3), 1000), 200)
-    assert found[1:].tolist() == [[35, 10, 5], [14, 4, 2]]
+    table = divide_to_total(np.array([500, 50, 20]), (7, 2, 1), np.full((3, 3), 1000), 200)
+    assert table[1:].tolist() == [[35, 10, 5], [14, 4, 2]]
 
 
-def test_the_authors_sizes_lose_their_truncation_only_where_clusters_reach(root):
+def test_the_authors_sizes_lose_only_truncated_images_if_clusters_are_large_enough(root):
     sizes = np.array(load(root / "conf/base")["imagenet_glt"].split.config().sizes)
-    assert divide(sizes, (7, 2, 1), np.full((1000, 3), 2000)).sum() == 212_661
+    assert divide_by_shares(sizes, (7, 2, 1), np.full((1000, 3), 2000)).sum() == 212_661
 
 
-def test_the_same_seed_is_the_same_manifest_and_another_is_not(index, manifest):
+def test_the_same_seed_gives_the_same_manifest_and_another_seed_another_val(index, manifest):
     pd.testing.assert_frame_equal(draw(index, Split(kind="glt_clusters", options=SMALL)), manifest)
     other = draw(index, Split(kind="glt_clusters", options=SMALL | {"seed": 1}))
     assert set(other.loc[other["split"] == "test_gbl", "image"]) == set(
@@ -188,7 +188,7 @@ def test_the_same_seed_is_the_same_manifest_and_another_is_not(index, manifest):
         ({"official": "val"}, "it has: 'train'"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(index, changes, message):
+def test_a_split_that_cannot_be_drawn_is_refused(index, changes, message):
     with pytest.raises(Refused, match=message):
         draw(index, Split(kind="glt_clusters", options=SMALL | changes))
 
@@ -207,7 +207,7 @@ def test_an_impossible_block_is_refused(changes, message):
 
 
 def authors_files(folder, index, manifest):
-    """A manifest in the authors' format, paths as on their machine."""
+    """Write a manifest in the authors' format, with paths of another machine, and return the option `authors`."""
     names = {"train_glt": "train", "val": "val", "test_glt": "test_lt", "test_cbl": "test_bl", "test_gbl": "test_bbl"}
     content = {}
     for ours, theirs in names.items():
@@ -227,9 +227,9 @@ def authors_files(folder, index, manifest):
 
 def test_the_authors_files_give_their_splits_image_by_image(tmp_path, index, manifest):
     authors = authors_files(tmp_path, index, manifest)
-    found = draw(index, Split(kind="glt_clusters", options=SMALL | {"authors": authors}))
+    read = draw(index, Split(kind="glt_clusters", options=SMALL | {"authors": authors}))
     columns = ["id", "label", "split", "role", "attribute", "group"]
-    pd.testing.assert_frame_equal(found[columns], manifest[columns])
+    pd.testing.assert_frame_equal(read[columns], manifest[columns])
 
 
 def test_a_file_of_another_format_is_refused(tmp_path, index):

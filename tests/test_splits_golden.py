@@ -1,4 +1,4 @@
-"""Splits are the same rows on every machine: the fingerprint of each kind, pinned; and one schema for all of them."""
+"""Split kinds give the same rows on every machine (pinned fingerprints), and all of them have one schema."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ INTEGERS = ("row", "label", "attribute")
 
 
 def images(sizes=(200, 190, 170, 160, 150), test=20, seed=7):
-    """Classes mixed in file order; attribute: a cluster of 0..5; attrs: binary attributes, as COCO's patches have."""
+    """Return an index: classes mixed in file order, clusters 0..5 as attribute, binary attributes in its attrs."""
     random = np.random.RandomState(seed)
     train = random.permutation(np.repeat(np.arange(len(sizes)), sizes))
     labels = np.concatenate([train, np.repeat(np.arange(len(sizes)), test)])
@@ -50,7 +50,7 @@ def images(sizes=(200, 190, 170, 160, 150), test=20, seed=7):
 
 
 def digits():
-    """The embedded source, whose images are drawn under each value of their attribute."""
+    """Return the index of the embedded source, which has each image under every value of its attribute."""
     with TemporaryDirectory() as raw:
         return fetch(load(ROOT / "conf/base", ["digits_glt"])["digits_glt"].source, Path(raw))[0]
 
@@ -130,14 +130,14 @@ CASES = {
 }
 
 
-def found(name):
+def draw_case(name):
     make, split, _ = CASES[name]
     return draw(make(), split)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_split_is_the_pinned_one(name):
-    assert fingerprint(found(name)) == CASES[name][2]
+def test_a_split_has_its_pinned_fingerprint(name):
+    assert fingerprint(draw_case(name)) == CASES[name][2]
 
 
 def test_every_kind_of_split_is_pinned():
@@ -146,11 +146,11 @@ def test_every_kind_of_split_is_pinned():
     assert all(hasattr(load_item("ltpipe.data.splits", name), "draw_manifest") for name in names)
 
 
-def test_a_split_does_not_depend_on_threads_nor_on_the_order_of_hashes():
-    """In a process of its own: libraries read the number of threads when they are loaded. This one has one."""
+def test_a_split_does_not_depend_on_threads_or_on_hash_order():
+    """Draw in another process, because libraries read the number of threads when they are loaded."""
     code = (
         "import json, test_splits_golden as g; from ltpipe.storage.manifest import fingerprint\n"
-        "print(json.dumps({name: fingerprint(g.found(name)) for name in g.CASES}))"
+        "print(json.dumps({name: fingerprint(g.draw_case(name)) for name in g.CASES}))"
     )
     variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "3")
     environment = os.environ | variables | {"PYTHONHASHSEED": "2", "PYTHONPATH": str(Path(__file__).parent)}
@@ -161,7 +161,7 @@ def test_a_split_does_not_depend_on_threads_nor_on_the_order_of_hashes():
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_kind_of_split_has_the_schema(name):
-    manifest = found(name)
+    manifest = draw_case(name)
     assert tuple(manifest.columns) == COLUMNS
     assert {column: str(manifest[column].dtype) for column in INTEGERS} == dict.fromkeys(INTEGERS, "int64")
     texts = manifest.drop(columns=list(INTEGERS))
@@ -173,8 +173,7 @@ def test_every_kind_of_split_has_the_schema(name):
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("glt ")])
-def test_what_an_index_says_beside_its_columns_changes_no_split(name):
-    """File names and class names are no part of the draw."""
+def test_file_names_and_class_names_do_not_change_a_split(name):
     make, split, pinned = CASES[name]
     index = make()
     attrs = index.attrs

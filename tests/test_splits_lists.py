@@ -1,4 +1,4 @@
-"""Splits from lists: the source's own, a user's files, and what must be refused; the official lists where they are."""
+"""Splits from official splits and list files, refused lists, and the official lists if LTPIPE_OFFICIAL_LISTS is set."""
 
 import gzip
 import os
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ltpipe.config.spec import Refused
-from ltpipe.data.acquire.image_lists import parse as parse_list
+from ltpipe.data.acquire.image_lists import parse_list
 from ltpipe.data.split import Split, draw
 
 GROUPS = {"by": "count", "many": 4, "medium": 2}
@@ -20,7 +20,7 @@ official = pytest.mark.skipif(not FOLDER, reason="LTPIPE_OFFICIAL_LISTS names no
 @pytest.fixture
 def index():
     """12 classes whose numeric and text order differ; 5 training and 2 val images each."""
-    rows = [(name, label, i) for name, each in (("train", 5), ("val", 2)) for label in range(12) for i in range(each)]
+    rows = [(name, label, i) for name, n in (("train", 5), ("val", 2)) for label in range(12) for i in range(n)]
     files = [f"{name}/n{label:02d}/{name}_{label}_{i}.JPEG" for name, label, i in rows]
     images = [file.rsplit("/", 1)[1] for file in files]
     return pd.DataFrame(
@@ -36,8 +36,8 @@ def index():
     )
 
 
-def listed(index, rows, path, label=None):
-    """A list file of the index's rows."""
+def write_list(index, rows, path, label=None):
+    """Write a list file with these rows of the index, and return its path."""
     label = label or (lambda y: y)
     lines = [f"{index.loc[row, 'file']} {label(index.loc[row, 'label'])}" for row in rows]
     content = "\n".join(lines).encode()
@@ -64,7 +64,7 @@ def test_official_splits_are_taken_as_they_are(index):
 @pytest.mark.parametrize("name", ["train.txt", "train.txt.gz"])
 def test_a_list_file_decides_images_and_labels(index, tmp_path, name):
     rows = [row for row in range(60) if row % 5 < 3]
-    path = listed(index, rows, tmp_path / name, label=lambda y: 11 - y)
+    path = write_list(index, rows, tmp_path / name, label=lambda y: 11 - y)
     manifest = draw(index, split({"list": path, "lines": 36}, {"official": "val"}))
     assert set(manifest.loc[manifest["split"] == "train", "image"]) == set(index.loc[rows, "image"])
     names = manifest.drop_duplicates("label").set_index("label")["class_name"]
@@ -72,9 +72,9 @@ def test_a_list_file_decides_images_and_labels(index, tmp_path, name):
     assert set(manifest.loc[manifest["label"] == 0, "split"]) == {"train", "test"}
 
 
-def test_val_of_a_list_may_come_from_the_official_training_images(index, tmp_path):
-    train = listed(index, [r for r in range(60) if r % 5 < 3], tmp_path / "a.txt")
-    val = listed(index, [r for r in range(60) if r % 5 == 3], tmp_path / "b.txt")
+def test_a_val_list_may_name_official_training_images(index, tmp_path):
+    train = write_list(index, [r for r in range(60) if r % 5 < 3], tmp_path / "a.txt")
+    val = write_list(index, [r for r in range(60) if r % 5 == 3], tmp_path / "b.txt")
     splits = {
         "train": {"role": "train", "list": train},
         "val": {"role": "val", "list": val},
@@ -86,15 +86,15 @@ def test_val_of_a_list_may_come_from_the_official_training_images(index, tmp_pat
     assert not manifest["source"].duplicated().any()
 
 
-def test_by_name_a_list_matches_where_the_folders_differ(index, tmp_path):
-    path = listed(index.assign(file="elsewhere/" + index["image"]), range(60), tmp_path / "a.txt")
+def test_match_by_name_ignores_different_folders(index, tmp_path):
+    path = write_list(index.assign(file="elsewhere/" + index["image"]), range(60), tmp_path / "a.txt")
     assert len(draw(index, split({"list": path}, {"official": "val"}, match="name"))) == 84
     with pytest.raises(Refused, match="60 of 60 images are not in the index: elsewhere/train_0_0"):
         draw(index, split({"list": path}, {"official": "val"}))
 
 
-def test_a_list_whose_classes_are_mixed_up_is_refused(index, tmp_path):
-    path = listed(index, range(60), tmp_path / "a.txt")
+def test_a_list_that_gives_two_labels_to_a_class_is_refused(index, tmp_path):
+    path = write_list(index, range(60), tmp_path / "a.txt")
     text = Path(path).read_text().replace("train_3_1.JPEG 3", "train_3_1.JPEG 4")
     Path(path).write_text(text)
     with pytest.raises(Refused, match="class 3 of the index has more than one label"):
@@ -102,8 +102,8 @@ def test_a_list_whose_classes_are_mixed_up_is_refused(index, tmp_path):
 
 
 def test_lists_that_number_the_classes_differently_are_refused(index, tmp_path):
-    train = listed(index, range(60), tmp_path / "a.txt")
-    test = listed(index, range(60, 84), tmp_path / "b.txt", label=lambda y: 11 - y)
+    train = write_list(index, range(60), tmp_path / "a.txt")
+    test = write_list(index, range(60, 84), tmp_path / "b.txt", label=lambda y: 11 - y)
     with pytest.raises(Refused, match="has more than one label"):
         draw(index, split({"list": train}, {"list": test}))
 
@@ -113,7 +113,7 @@ def test_a_wrong_number_of_lines_is_refused(index):
         draw(index, split({"official": "train", "lines": 61}, {"official": "val"}))
 
 
-def test_a_list_that_is_not_there_is_refused(index, tmp_path):
+def test_a_missing_list_is_refused(index, tmp_path):
     with pytest.raises(Refused, match=r"cannot read the list .*none\.txt"):
         draw(index, split({"list": str(tmp_path / "none.txt")}, {"official": "val"}))
 
@@ -132,7 +132,7 @@ def test_an_incomplete_block_is_refused(train, options, message):
         split(train, {"official": "val"}, **options)
 
 
-def read(name, classes):
+def read_official(name, classes):
     path = Path(FOLDER) / f"{name}.gz"
     if not path.exists():
         pytest.skip(f"no {path.name} in LTPIPE_OFFICIAL_LISTS")
@@ -149,7 +149,7 @@ def read(name, classes):
     ],
 )
 def test_an_official_list_has_its_lines_and_classes(name, classes, lines, each, folder):
-    entries = read(name, classes)
+    entries = read_official(name, classes)
     assert len(entries) == lines
     assert (np.bincount([entry.label for entry in entries]) == each).all()
     assert {entry.file.split("/")[0] for entry in entries} == {folder}
@@ -157,7 +157,7 @@ def test_an_official_list_has_its_lines_and_classes(name, classes, lines, each, 
 
 @official
 def test_imagenet_lt_numbers_the_sorted_wordnet_ids():
-    entries = read("ImageNet_LT_val.txt", 1000)
+    entries = read_official("ImageNet_LT_val.txt", 1000)
     pairs = sorted({(entry.label, entry.file.split("/")[1]) for entry in entries})
     assert [name for _, name in pairs] == sorted(name for _, name in pairs)
     assert len(pairs) == 1000
@@ -165,7 +165,7 @@ def test_imagenet_lt_numbers_the_sorted_wordnet_ids():
 
 @official
 def test_imagenet_lt_val_and_test_share_no_image():
-    names = [{e.file.rsplit("/", 1)[1] for e in read(f"ImageNet_LT_{s}.txt", 1000)} for s in ("val", "test")]
+    names = [{e.file.rsplit("/", 1)[1] for e in read_official(f"ImageNet_LT_{s}.txt", 1000)} for s in ("val", "test")]
     assert not names[0] & names[1]
 
 
@@ -173,7 +173,7 @@ def test_imagenet_lt_val_and_test_share_no_image():
 def test_places_lt_has_its_sizes_and_groups(root):
     from ltpipe.benchmark import load
 
-    counts = np.bincount([entry.label for entry in read("Places_LT_train.txt", 365)])
+    counts = np.bincount([entry.label for entry in read_official("Places_LT_train.txt", 365)])
     assert (counts.sum(), counts.max(), counts.min()) == (62_500, 4_980, 5)
     assert ((counts > 100).sum(), (counts < 20).sum()) == (131, 71)
     assert counts.tolist() == load(root / "conf/base")["places_lt"].expect.class_counts["train"]

@@ -1,4 +1,4 @@
-"""Long tails on a source's official splits: the images of LDAM's generator, nested over rho, val never from test."""
+"""Long tails of official splits: they have the images of LDAM's generator, are nested over rho, val is never test."""
 
 from itertools import pairwise
 
@@ -7,11 +7,18 @@ import pandas as pd
 import pytest
 
 from ltpipe.config.spec import Refused, parse
-from ltpipe.data.sampling.class_sizes import Profile, decode_runs, encode_runs, exponential, pareto, step
+from ltpipe.data.sampling.class_sizes import (
+    Profile,
+    decode_runs,
+    encode_runs,
+    exponential_sizes,
+    pareto_sizes,
+    step_sizes,
+)
 from ltpipe.data.split import Split, draw
 
 BY_COUNT = {"by": "count", "many": 100, "medium": 20}
-# sum of the numbers of the 10,847 images that RandomState(0) chooses where class c has the images 500 c + 100 ...
+# sum of the numbers of the 10,847 images that RandomState(0) chooses if class c has the images from 500 c + 100 on
 PINNED = 111_762_182
 
 REST = {"cut": "rest", "per_class": 20}
@@ -21,8 +28,8 @@ def made_index(train, test, classes, seed=3):
     """An index whose classes are mixed in file order; train, test: images of each class."""
     random = np.random.RandomState(seed)
     parts = []
-    for name, each in (("train", train), ("test", test)):
-        labels = random.permutation(np.repeat(np.arange(classes), each))
+    for name, images in (("train", train), ("test", test)):
+        labels = random.permutation(np.repeat(np.arange(classes), images))
         image = [f"{name}{i:05d}" for i in range(len(labels))]
         parts.append(pd.DataFrame({"image": image, "source": image, "label": labels, "official": name}))
     index = pd.concat(parts, ignore_index=True)
@@ -48,7 +55,7 @@ def images(manifest, name="train"):
 
 
 def generator(index, counts):
-    """LDAM's choice, written down from its description: one seed, classes in order, shuffle in place, truncate."""
+    """Return the images that LDAM's generator chooses: one seed, classes in order, shuffle in place, truncate."""
     np.random.seed(0)
     targets = index.loc[index["official"] == "train", "label"].to_numpy()
     chosen = []
@@ -61,13 +68,13 @@ def generator(index, counts):
 
 @pytest.mark.parametrize("rho", [10, 50, 100])
 def test_cifar100_lt_has_the_images_of_the_generator(cifar100, rho):
-    assert images(draw(cifar100, split(rho))) == generator(cifar100, exponential(500, rho, 100))
+    assert images(draw(cifar100, split(rho))) == generator(cifar100, exponential_sizes(500, rho, 100))
 
 
 def test_cifar10_lt_has_the_images_of_the_generator():
     index = made_index(5000, 1000, 10)
     manifest = draw(index, split(100, 10))
-    assert images(manifest) == generator(index, exponential(5000, 100, 10))
+    assert images(manifest) == generator(index, exponential_sizes(5000, 100, 10))
     assert manifest["split"].value_counts()["train"] == 12_406
 
 
@@ -85,7 +92,7 @@ def test_the_choice_is_pinned():
 
 
 @pytest.mark.parametrize(("rho", "total"), [(10, 19_573), (20, 15_907), (50, 12_608), (100, 10_847), (200, 9_502)])
-def test_totals_are_the_published_ones(cifar100, rho, total):
+def test_train_has_the_published_total(cifar100, rho, total):
     assert len(images(draw(cifar100, split(rho)))) == total
 
 
@@ -94,22 +101,22 @@ def test_subsets_are_nested_over_rho(cifar100):
     assert all(small < large for small, large in pairwise(sets))
 
 
-def test_val_is_of_the_images_left_out_and_the_test_set_is_whole(cifar100):
+def test_val_has_left_out_images_and_test_is_the_complete_official_split(cifar100):
     manifest = draw(cifar100, split(100))
     official = dict(zip(cifar100["image"], cifar100["official"], strict=True))
     assert {official[image] for image in images(manifest, "val")} == {"train"}
     assert not images(manifest, "val") & images(manifest)
     assert images(manifest, "test") == {image for image, name in official.items() if name == "test"}
     counts = np.bincount(manifest.loc[manifest["split"] == "val", "label"], minlength=100)
-    assert counts.tolist() == [min(20, 500 - n) for n in exponential(500, 100, 100)]
+    assert counts.tolist() == [min(20, 500 - n) for n in exponential_sizes(500, 100, 100)]
 
 
-def test_val_from_the_rest_is_the_same_at_every_rho_where_it_is_free(cifar100):
-    at = {}
+def test_val_from_the_rest_is_the_same_at_every_rho_if_enough_images_are_left_out(cifar100):
+    val = {}
     for rho in (100, 200):
         manifest = draw(cifar100, split(rho))
-        at[rho] = set(manifest.loc[(manifest["split"] == "val") & (manifest["label"] > 5), "image"])
-    assert at[100] == at[200]
+        val[rho] = set(manifest.loc[(manifest["split"] == "val") & (manifest["label"] > 5), "image"])
+    assert val[100] == val[200]
 
 
 def test_val_cut_from_train_makes_train_smaller_and_leaves_each_class_an_image(cifar100):
@@ -121,7 +128,7 @@ def test_val_cut_from_train_makes_train_smaller_and_leaves_each_class_an_image(c
 def test_val_as_a_fraction_of_train_is_floored(cifar100):
     manifest = draw(cifar100, split(100, val={"cut": "train", "fraction": 0.1}))
     counts = np.bincount(manifest.loc[manifest["split"] == "val", "label"], minlength=100)
-    assert counts.tolist() == [n // 10 for n in exponential(500, 100, 100)]
+    assert counts.tolist() == [n // 10 for n in exponential_sizes(500, 100, 100)]
 
 
 def test_val_may_be_an_official_split():
@@ -136,7 +143,7 @@ def test_val_may_be_an_official_split():
 def test_classes_stay_in_numeric_order(cifar100):
     manifest = draw(cifar100, split(100))
     sizes = manifest[manifest["split"] == "train"].groupby("label").size()
-    assert sizes.loc[[2, 10, 11]].tolist() == [455, 314, 299] == exponential(500, 100, 100)[[2, 10, 11]].tolist()
+    assert sizes.loc[[2, 10, 11]].tolist() == [455, 314, 299] == exponential_sizes(500, 100, 100)[[2, 10, 11]].tolist()
     pairs = manifest.drop_duplicates("label")
     assert (pairs["class_name"] == [f"class {label}" for label in pairs["label"]]).all()
 
@@ -152,13 +159,13 @@ def test_classes_by_size_begin_with_the_largest():
     assert manifest[manifest["split"] == "train"].groupby("label").size().tolist() == [38, 38, 38, 28]
 
 
-def test_step_is_ldams():
-    assert step(500, 100, 100).tolist() == [500] * 50 + [5] * 50
-    assert step(500, 10, 5).tolist() == [500, 500, 50, 50, 50]
+def test_step_sizes_are_those_of_ldam():
+    assert step_sizes(500, 100, 100).tolist() == [500] * 50 + [5] * 50
+    assert step_sizes(500, 10, 5).tolist() == [500, 500, 50, 50, 50]
 
 
-def test_pareto_begins_and_ends_where_it_should_and_never_rises():
-    sizes = pareto(1280, 256, 1000, 6)
+def test_pareto_sizes_begin_at_the_largest_end_at_the_smallest_and_never_rise():
+    sizes = pareto_sizes(1280, 256, 1000, 6)
     assert (sizes[0], sizes[-1]) == (1280, 5)
     assert (np.diff(sizes) <= 0).all()
     assert sizes[:400].sum() > sizes[400:].sum()
@@ -206,7 +213,7 @@ def test_a_list_of_the_wrong_length_is_refused(cifar100):
         draw(cifar100, split(100, profile={"shape": "list", "sizes": "5x99"}))
 
 
-def test_an_official_split_that_is_not_there_is_refused_with_those_that_are(cifar100):
+def test_a_missing_official_split_is_refused_with_the_existing_ones(cifar100):
     with pytest.raises(Refused, match="no image of the official split 'val'; it has: 'test', 'train'"):
         draw(cifar100, split(100, test="val"))
 
@@ -224,6 +231,6 @@ def test_an_incomplete_val_is_refused(val, message):
         parse(Split, split(100).model_dump() | {"options": {**split(100).options, "val": val}}, "split")
 
 
-def test_natural_counts_leave_nothing_for_val():
+def test_a_natural_profile_refuses_val_from_the_rest():
     with pytest.raises(ValueError, match=r"val\.cut must be train or official"):
         split(100, profile={"shape": "natural"})

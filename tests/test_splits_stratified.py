@@ -1,4 +1,4 @@
-"""Splits of images of which nobody made splits: every class and attribute in proportion, none in two roles."""
+"""Splits of images that have no splits: every class and attribute in proportion, and no image in two splits."""
 
 import numpy as np
 import pandas as pd
@@ -41,15 +41,15 @@ def table(manifest):
 
 
 def test_each_class_is_cut_in_proportion(index):
-    found = table(draw(index, split(test={"fraction": 0.2}, val={"fraction": 0.1})))
-    assert found.loc["test"].tolist() == [40, 20, 8, 2]
-    assert found.loc["val"].tolist() == [16, 8, 3, 1]
-    assert found.sum().tolist() == [200, 100, 40, 10]
+    sizes = table(draw(index, split(test={"fraction": 0.2}, val={"fraction": 0.1})))
+    assert sizes.loc["test"].tolist() == [40, 20, 8, 2]
+    assert sizes.loc["val"].tolist() == [16, 8, 3, 1]
+    assert sizes.sum().tolist() == [200, 100, 40, 10]
 
 
 def test_a_fraction_of_a_tiny_class_is_one_image():
-    found = table(draw(make_index((50, 3)), split()))
-    assert found[1].to_dict() == {"test": 1, "train": 1, "val": 1}
+    sizes = table(draw(make_index((50, 3)), split()))
+    assert sizes[1].to_dict() == {"test": 1, "train": 1, "val": 1}
 
 
 def test_attributes_are_cut_in_proportion(index):
@@ -67,37 +67,39 @@ def test_the_attribute_becomes_its_rank_in_the_class(index):
         assert (np.diff(sizes) <= 0).all()
 
 
-def test_without_attribute_it_stays_minus_one():
+def test_without_attributes_every_rank_is_minus_one():
     assert set(draw(make_index(attributes=False), split())["attribute"]) == {-1}
 
 
 def test_a_long_tail_may_be_imposed_on_train():
     profile = {"shape": "exponential", "largest": 50, "rho": 10}
-    found = table(draw(make_index((100, 100, 100)), split(profile=profile)))
-    assert found.loc["train"].tolist() == [50, 15, 5]
-    assert found.loc["test"].tolist() == [20, 20, 20]
+    sizes = table(draw(make_index((100, 100, 100)), split(profile=profile)))
+    assert sizes.loc["train"].tolist() == [50, 15, 5]
+    assert sizes.loc["test"].tolist() == [20, 20, 20]
 
 
 def test_the_splits_that_came_with_the_images_are_kept(index):
-    own = index.assign(official=np.where(np.arange(len(index)) % 4 == 0, "test", "train"))
-    manifest = draw(own, split(official=True))
-    assert set(manifest.loc[manifest["split"] == "test", "image"]) == set(own.loc[own["official"] == "test", "image"])
+    divided = index.assign(official=np.where(np.arange(len(index)) % 4 == 0, "test", "train"))
+    manifest = draw(divided, split(official=True))
+    assert set(manifest.loc[manifest["split"] == "test", "image"]) == set(
+        divided.loc[divided["official"] == "test", "image"]
+    )
     assert (manifest["split"] == "val").any()
 
 
-def test_an_own_val_is_kept_too(index):
-    own = index.assign(official=np.array(["train", "val", "test"])[np.arange(len(index)) % 3])
-    manifest = draw(own, split(official=True))
+def test_an_official_val_is_kept_too(index):
+    divided = index.assign(official=np.array(["train", "val", "test"])[np.arange(len(index)) % 3])
+    manifest = draw(divided, split(official=True))
     assert {name: set(rows["image"]) for name, rows in manifest.groupby("split")} == {
-        name: set(rows["image"]) for name, rows in own.groupby("official")
+        name: set(rows["image"]) for name, rows in divided.groupby("official")
     }
 
 
 def test_no_image_is_in_two_splits_and_another_seed_is_another_cut(index):
-    one, two = (draw(index, split(seed=seed)) for seed in (0, 1))
-    assert not one["image"].duplicated().any()
-    assert set(one.loc[one["split"] == "test", "image"]) != set(two.loc[two["split"] == "test", "image"])
-    pd.testing.assert_frame_equal(draw(index, split(seed=0)), one)
+    first, second = (draw(index, split(seed=seed)) for seed in (0, 1))
+    assert not first["image"].duplicated().any()
+    assert set(first.loc[first["split"] == "test", "image"]) != set(second.loc[second["split"] == "test", "image"])
+    pd.testing.assert_frame_equal(draw(index, split(seed=0)), first)
 
 
 def test_a_class_that_is_too_small_is_refused():

@@ -1,4 +1,4 @@
-"""The loop as a whole: determinism, resuming after a real kill, what invalidates a resume point, errors."""
+"""The training loop: determinism, resuming after the process is killed, unusable resume points, errors."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from ltpipe.config.spec import Refused
 from ltpipe.models.model import Model
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
-from ltpipe.storage.weights import unpack
+from ltpipe.storage.weights import unpack_weights
 from ltpipe.training import loop
 from ltpipe.training.checkpoint import load_resume, save_resume
 from ltpipe.training.train import train
@@ -30,7 +30,7 @@ RUN = Run(method="ce", split="train")
 
 
 def problem(images: int = 60) -> tuple[pd.DataFrame, np.ndarray]:
-    """A manifest of 4 unbalanced classes and random 16 x 16 images."""
+    """Return a manifest of 4 unbalanced classes and random 16 x 16 images."""
     random = np.random.RandomState(0)
     labels = np.sort(random.choice(4, images, p=[0.4, 0.3, 0.2, 0.1]))
     split = np.where(np.arange(images) % 3 == 0, "val", "train")
@@ -68,7 +68,7 @@ def test_seed_zero_is_a_seed_like_any_other(tmp_path):
     assert run(tmp_path, seed=0) == first
 
 
-def test_the_log_has_one_row_an_epoch_and_its_groups(tmp_path):
+def test_the_log_has_a_row_for_each_epoch_with_all_groups(tmp_path):
     manifest, images = problem()
     _, log = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
     assert list(log["epoch"]) == [1, 2]
@@ -88,13 +88,13 @@ def test_a_finished_run_leaves_no_resume_point(tmp_path):
 
 
 class Stop(Exception):
-    """Interrupts training where a test wants it."""
+    """Interrupts training."""
 
 
 @pytest.mark.parametrize("after", range(1, 7))  # two epochs of three steps
 def test_resuming_after_any_step_equals_an_uninterrupted_run(tmp_path, monkeypatch, after):
     schedule = SCHEDULE.model_copy(update={"save_every": 1})
-    whole = run(tmp_path, schedule=schedule)
+    uninterrupted = run(tmp_path, schedule=schedule)
     saves = 0
 
     def save_and_stop(path, state):
@@ -108,11 +108,11 @@ def test_resuming_after_any_step_equals_an_uninterrupted_run(tmp_path, monkeypat
         patch.setattr(loop.checkpoint, "save_resume", save_and_stop)
         run(tmp_path, schedule=schedule)
     assert (tmp_path / "resume.pt").exists()
-    assert run(tmp_path, schedule=schedule) == whole
+    assert run(tmp_path, schedule=schedule) == uninterrupted
 
 
-def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves a resume point of the default run behind."""
+def interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the default run, and interrupt it after its first resume point."""
 
     def save_and_stop(path, state):
         save_resume(path, state)
@@ -126,7 +126,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_resume_point_of_the_same_run_is_used(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "ltpipe.training")
-    interrupted(tmp_path, monkeypatch)
+    interrupt(tmp_path, monkeypatch)
     run(tmp_path)
     assert "resuming" in caplog.text
 
@@ -144,7 +144,7 @@ def test_a_resume_point_of_the_same_run_is_used(tmp_path, monkeypatch, caplog):
 def test_a_resume_point_of_other_parameters_is_never_used(tmp_path, monkeypatch, caplog, changes):
     caplog.set_level("INFO", "ltpipe.training")
     clean = run(tmp_path / "clean", **changes)
-    interrupted(tmp_path / "dirty", monkeypatch)
+    interrupt(tmp_path / "dirty", monkeypatch)
     caplog.clear()
     assert run(tmp_path / "dirty", **changes) == clean
     assert "other code, data or parameters, starting over" in caplog.text
@@ -152,20 +152,20 @@ def test_a_resume_point_of_other_parameters_is_never_used(tmp_path, monkeypatch,
 
 def test_a_resume_point_of_other_code_is_never_used(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "ltpipe.training")
-    interrupted(tmp_path, monkeypatch)
+    interrupt(tmp_path, monkeypatch)
     monkeypatch.setattr("ltpipe.training.train.code_version", lambda modules: "another")
     run(tmp_path)
     assert "starting over" in caplog.text
 
 
-def test_a_damaged_resume_point_is_not_used_and_says_so(tmp_path):
+def test_a_damaged_resume_point_is_not_used_and_is_reported(tmp_path):
     (tmp_path / "resume.pt").write_bytes(b"\x80not a checkpoint")
     state, why = load_resume(tmp_path / "resume.pt", "any")
     assert state is None and "unreadable" in why
 
 
-def test_provenance_travels_with_the_weights(tmp_path):
-    facts = unpack(run(tmp_path))[1]
+def test_a_checkpoint_holds_its_provenance(tmp_path):
+    facts = unpack_weights(run(tmp_path))[1]
     assert facts["cell"] == "toy.ce.s0" and facts["seed"] == 0
     assert facts["classes"] == ["c0", "c1", "c2", "c3"] and sum(facts["classes_counts"]) == 40
     assert re.fullmatch("[0-9a-f]{16}-[0-9a-f]{8}", facts["data"]) and re.fullmatch("[0-9a-f]{12}", facts["code"])
@@ -175,31 +175,31 @@ def test_provenance_travels_with_the_weights(tmp_path):
 def test_a_run_that_starts_from_another_keeps_its_weights(tmp_path):
     first = run(tmp_path)
     post_hoc = Run(method="logit_adjust", split="train", options={"form": "post_hoc"}, start_from="ce")
-    weights, facts = unpack(run(tmp_path, run=post_hoc, start=first))
-    for name, tensor in unpack(first)[0].items():
+    weights, facts = unpack_weights(run(tmp_path, run=post_hoc, start=first))
+    for name, tensor in unpack_weights(first)[0].items():
         assert torch.equal(weights[name], tensor)
     assert facts["started_from"] is not None
     assert "own.log_prior" in weights
 
 
-def test_an_unknown_split_is_refused_with_the_ones_there_are(tmp_path):
+def test_an_unknown_split_is_refused_with_the_valid_ones(tmp_path):
     with pytest.raises(Refused, match=r"no image in split 'nope'; it has: train, val"):
         run(tmp_path, run=Run(method="ce", split="nope"))
 
 
-def test_a_diverging_loss_stops_training_and_names_itself(tmp_path):
+def test_a_diverging_loss_stops_training_and_is_named(tmp_path):
     with pytest.raises(loop.Diverged, match=r"toy\.ce\.s0: loss is (nan|inf) in epoch"):
         run(tmp_path, schedule=SCHEDULE.model_copy(update={"lr": 1e30, "epochs": 5}))
 
 
 def test_bf16_trains_to_finite_weights(tmp_path):
-    weights, _ = unpack(run(tmp_path, schedule=SCHEDULE.model_copy(update={"precision": "bf16"})))
+    weights, _ = unpack_weights(run(tmp_path, schedule=SCHEDULE.model_copy(update={"precision": "bf16"})))
     assert all(torch.isfinite(t).all() for t in weights.values() if t.is_floating_point())
 
 
 @pytest.fixture
 def prepared(tmp_path) -> Path:
-    """A folder for ltpipe train, with a benchmark file of a longer run."""
+    """Return a folder for ltpipe train, with a benchmark file of a longer run."""
     manifest, images = problem(400)
     manifest["source"] = manifest["id"]
     manifest.to_parquet(tmp_path / "manifest.parquet")
@@ -279,15 +279,15 @@ def test_wrong_arguments_of_the_command_are_refused_with_the_valid_ones(prepared
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_bytes_twice_and_the_cpu_s_predictions(tmp_path):
-    assert torch.cuda.is_available(), "gpu tests were asked for, and there is no CUDA device"
+    assert torch.cuda.is_available(), "gpu tests were requested, but there is no CUDA device"
     first = run(tmp_path, device="cuda")
     assert run(tmp_path, device="cuda") == first
-    on_cpu, on_gpu = unpack(run(tmp_path, device="cpu"))[0], unpack(first)[0]
+    on_cpu, on_gpu = unpack_weights(run(tmp_path, device="cpu"))[0], unpack_weights(first)[0]
     for name, tensor in on_cpu.items():
         assert torch.allclose(tensor.float(), on_gpu[name].float(), atol=1e-2), name
 
 
-def test_no_variable_of_the_environment_changes_a_run(tmp_path, monkeypatch):
+def test_a_run_does_not_depend_on_the_cublas_variable(tmp_path, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     first = run(tmp_path)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

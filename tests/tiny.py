@@ -10,7 +10,7 @@ import torch
 from ltpipe.config.spec import load_item, menu_names
 from ltpipe.interface.streams import Problem
 from ltpipe.models.model import Model
-from ltpipe.recipe.run import Run, build
+from ltpipe.recipe.run import Run, build_network
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.training import checkpoint, determinism, loop
 from ltpipe.training.images import SplitImages
@@ -18,20 +18,19 @@ from ltpipe.training.images import SplitImages
 COUNTS = (12, 7, 4, 2)
 SIZE = 8
 CPU = torch.device("cpu")
-torch.set_num_threads(1)  # for tensors of this size a second thread only waits
+torch.set_num_threads(1)  # a second thread would only wait for tensors of this size
 MODEL = Model(backbone="cnn", image=SIZE, options={"width": 4})
 SCHEDULE = Schedule(epochs=2, batch=8, lr=0.05, weight_decay=0.0, augment={"crop": 1, "flip": True}, save_every=1)
-# each method once, and ifl around the bases that change something which it changes too
 NAMES = menu_names("ltpipe.methods")
 
 
 def example(name):
-    """Options under which a method shows everything in two epochs."""
+    """Return options with which a method shows all that it does within two epochs."""
     return dict(getattr(load_item("ltpipe.methods", name), "EXAMPLE", {}))
 
 
 def images(counts):
-    """One class after another, each of its own colour under noise."""
+    """Return a split with these class sizes; the images of a class have the same colour, plus noise."""
     random = np.random.RandomState(0)
     labels = np.repeat(np.arange(len(counts)), counts)
     colours = random.randint(30, 225, (len(counts), 3))
@@ -45,7 +44,7 @@ PROBLEM = Problem(TRAIN.labels.numpy(), len(COUNTS))
 
 
 def task(folder, method, options=None, *, schedule=SCHEDULE, seed=0, start=None):
-    """A run of `method`; one that needs a start gets a finished run of cross-entropy."""
+    """Return a training run of `method`, after a finished run of cross-entropy if it needs a run to start from."""
     run = Run(method=method, options=options or {}, split="train")
     if start is None and run.build(PROBLEM, True).needs().start_from:
         start = cross_entropy()
@@ -68,15 +67,15 @@ def task(folder, method, options=None, *, schedule=SCHEDULE, seed=0, start=None)
 
 @functools.cache
 def cross_entropy():
-    """Weights of a finished run of cross-entropy."""
+    """Return the weights of a finished run of cross-entropy."""
     unsaved = SCHEDULE.model_copy(update={"save_every": 10**6})
     return loop.fit(task("no folder: nothing is saved", "ce", schedule=unsaved))[0]
 
 
 def built(of):
-    """Network and method before training, with the clock as the loop sets it."""
+    """Return network, method and phases before training, with the clock as the loop sets it."""
     determinism.fix(of.seed)
-    network, method = build(of.run, of.model, PROBLEM)
+    network, method = build_network(of.run, of.model, PROBLEM)
     phases = method.phases(of.schedule.phase())
     method.clock.epochs = sum(phase.epochs for phase in phases)
     return SimpleNamespace(network=network, method=method, phases=phases)
@@ -86,11 +85,11 @@ SAVE = checkpoint.save_resume
 
 
 class Killed(Exception):
-    """The process ends here."""
+    """Stands for the end of the process."""
 
 
 class Killer:
-    """In place of checkpoint.save_resume: counts saves, and ends the process before or after one of them."""
+    """Replaces checkpoint.save_resume: counts saves, and raises Killed before or after the save with that number."""
 
     def __init__(self, before=0, after=0):
         self.before, self.after, self.saves = before, after, 0
@@ -105,7 +104,7 @@ class Killer:
 
 
 def same(first, second):
-    """Equal names and equal bits, NaN for NaN."""
+    """Tell whether names and bits are equal; NaN equals NaN."""
     return first.keys() == second.keys() and all(
         torch.equal(first[name].nan_to_num(-7.0), second[name].nan_to_num(-7.0)) for name in first
     )

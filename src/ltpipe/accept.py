@@ -17,9 +17,9 @@ from kedro.io import DatasetError
 from ltpipe.benchmark import Benchmark, load
 from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused
-from ltpipe.evaluation.baseline import baseline
-from ltpipe.pipeline_registry import project
-from ltpipe.storage.atomic import write
+from ltpipe.evaluation.baseline import build_baseline
+from ltpipe.pipeline_registry import project_root
+from ltpipe.storage.atomic import write_atomically
 
 
 @click.command("accept")
@@ -27,7 +27,7 @@ from ltpipe.storage.atomic import write
 @click.option("--reason", required=True, help="Why these numbers are right; kept with them.")
 def command(benchmark: str, reason: str) -> None:
     """Accept the measured numbers of BENCHMARK as its baseline."""
-    root = project()
+    root = project_root()
     if benchmark not in (known := benchmark_names(root / "conf/base")):
         raise Refused(f"no benchmark {benchmark!r}; benchmarks: {', '.join(known)}")
     spec = load(root / "conf/base", [benchmark])[benchmark]
@@ -40,10 +40,10 @@ def command(benchmark: str, reason: str) -> None:
         before: dict[str, Any] = catalog.load(f"{benchmark}.accepted") or {"runs": {}}
         path = catalog.get(f"{benchmark}.accepted").path
     try:
-        after = baseline(benchmark, cells, reason.strip())
+        after = build_baseline(benchmark, cells, reason.strip())
     except ValueError as error:
         raise Refused(str(error)) from None
-    write(path, (json.dumps(after, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(after, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     sys.stdout.write("".join(_changes(before, after, spec.gate.metrics)))
     sys.stdout.write(f"wrote {path.relative_to(root)}\n")
 

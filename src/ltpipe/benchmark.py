@@ -27,27 +27,29 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 class TableRow(Spec):
     """One row of the benchmark's table: how it trains, and what a paper reports of it."""
 
-    train: Run
-    reported: Reported = Field(default=Reported(), description="a paper's number, or why there is none")
+    train: Run = Field(description="how it trains")
+    reported: Reported = Field(Reported(), description="a paper's number, or why there is none")
     seeds: list[str] | None = Field(None, min_length=1, description="seeds of this run; default: all")
 
 
 class Benchmark(Spec):
     """A whole benchmark. Each block belongs to one consumer; those that must agree on a block share it."""
 
-    source: Source
-    cluster: Clusters | None = None
-    split: Split
-    expect: Expect
-    model: Model
-    schedule: Schedule
-    parity: Parity = Parity()
-    evaluate: Evaluation
-    seeds: dict[str, int] = Field(default={"s0": 0, "s1": 1, "s2": 2}, min_length=1)
-    runs: dict[str, TableRow] = Field(min_length=1)
-    gate: Gate
-    claims: Claims = Claims()
-    reported: SharedReported = Field(SharedReported(), description="what the runs' `reported` blocks share")
+    source: Source = Field(description="which images")
+    cluster: Clusters | None = Field(None, description="how attributes are made; null: images have some, or need none")
+    split: Split = Field(description="how the manifest is drawn")
+    expect: Expect = Field(description="what the manifest must be, in integers")
+    model: Model = Field(description="the network without its classifier")
+    schedule: Schedule = Field(description="the recipe of every run")
+    parity: Parity = Field(Parity(), description="when the exported model agrees with the trained one")
+    evaluate: Evaluation = Field(description="the protocols: which test split judges which training split")
+    seeds: dict[str, int] = Field(
+        default={"s0": 0, "s1": 1, "s2": 2}, min_length=1, description="seeds of every run, by name"
+    )
+    runs: dict[str, TableRow] = Field(min_length=1, description="the rows of the table, by name")
+    gate: Gate = Field(description="which metrics of which runs may fail the build")
+    claims: Claims = Field(Claims(), description="what papers claim of the order of runs; gates nothing")
+    reported: SharedReported = Field(SharedReported(), description="what the `reported` blocks of the runs share")
 
     @model_validator(mode="before")
     @classmethod
@@ -131,10 +133,10 @@ class Benchmark(Spec):
     def _check_recipe(self, name: str, row: TableRow) -> None:
         """The keys that the run changes in the schedule exist, and its method uses them."""
         try:
-            self.schedule.changed(row.train.schedule)
+            self.schedule.with_changes(row.train.schedule)
         except Refused as refused:
             raise ValueError(f"runs.{name}.train.{refused.message}") from None
-        if unused := self.schedule.unused(row.train, self.expect.classes):
+        if unused := self.schedule.unused_keys(row.train, self.expect.classes):
             raise ValueError(f"runs.{name}.train.schedule: {row.train.method} does not use {', '.join(unused)}")
 
     def _check_protocol(self, name: str, row: TableRow) -> None:

@@ -14,8 +14,8 @@ import click
 from ltpipe.benchmark import load
 from ltpipe.config.parameters import benchmark_names, whole
 from ltpipe.config.spec import Refused
-from ltpipe.pipeline_registry import DEFAULT, project
-from ltpipe.storage.atomic import write
+from ltpipe.pipeline_registry import DEFAULT, project_root
+from ltpipe.storage.atomic import write_atomically
 
 
 def generated(root: Path) -> dict[Path, str]:
@@ -24,9 +24,9 @@ def generated(root: Path) -> dict[Path, str]:
 
     return {
         dvc_yaml.place(DEFAULT, root): dvc_yaml.text(DEFAULT, root),
-        root / "docs/benchmarks.md": benchmarks.text(root),
-        root / "docs/methods.md": methods.text(root),
-        root / "docs/options.md": options.text(root),
+        root / "docs/benchmarks.md": benchmarks.render_benchmarks(root),
+        root / "docs/methods.md": methods.render_methods(root),
+        root / "docs/options.md": options.render_options(),
     }
 
 
@@ -47,7 +47,7 @@ def show(name: str, root: Path) -> str:
 @click.option("--show", "shown", metavar="BENCHMARK", help="Print the whole benchmark, defaults and `like` filled in.")
 def command(benchmarks: tuple[str, ...], check: bool, shown: str | None) -> None:
     """Write every generated file; with BENCHMARKS, the dvc.yaml of each of them instead."""
-    root = project()
+    root = project_root()
     if shown is not None:
         sys.stdout.write(show(shown, root))
         return
@@ -59,7 +59,7 @@ def command(benchmarks: tuple[str, ...], check: bool, shown: str | None) -> None
         names = ", ".join(path.relative_to(root).as_posix() for path in stale)
         raise Refused(f"not what the code and the benchmarks say: {names}; run: ltpipe generate")
     for path in [] if check else stale:
-        write(path, files[path].encode())
+        write_atomically(path, files[path].encode())
     for path in files:
         state = "wrote" if path in stale else "unchanged"
         sys.stdout.write(f"{path.relative_to(root).as_posix()}: {state}\n")

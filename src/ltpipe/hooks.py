@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ltpipe.benchmark import Benchmark, load
 from ltpipe.config.parameters import benchmark_names, resolve_like
 from ltpipe.config.spec import Refused, parse
-from ltpipe.pipeline_registry import project, requested
+from ltpipe.pipeline_registry import project_root, requested_benchmarks
 
 
 class WholeParameters:
@@ -22,18 +22,18 @@ class WholeParameters:
     @hook_impl
     def after_context_created(self, context: Any) -> None:
         """Raise Refused if the merged parameters are not benchmarks."""
-        known = benchmark_names(project() / "conf/base")
+        known = benchmark_names(project_root() / "conf/base")
         try:
             read = context.config_loader["parameters"]
         except OmegaConfBaseException:
-            load(project() / "conf/base")  # says which file and which key
+            load(project_root() / "conf/base")  # says which file and which key
             raise
         if unknown := sorted(set(read) - set(known)):
-            load(project() / "conf/base")  # a file whose key is not its name
+            load(project_root() / "conf/base")  # a file whose key is not its name
             raise Refused(f"parameters of no benchmark: {', '.join(unknown)}; benchmarks: {', '.join(known)}")
-        names = requested(sorted(read))
+        names = requested_benchmarks(sorted(read))
         specs = {name: parse(Benchmark, resolve_like(read, name), f"parameters of {name}") for name in names}
-        for name, built in load(project() / "conf/base", names).items():
+        for name, built in load(project_root() / "conf/base", names).items():
             _same_graph(name, built, specs[name])
         context.config_loader["parameters"] = read | {name: spec.model_dump() for name, spec in specs.items()}
 

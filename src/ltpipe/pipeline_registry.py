@@ -1,4 +1,4 @@
-"""One Kedro pipeline per benchmark file; `kedro run` alone runs the embedded one."""
+"""Register a Kedro pipeline for each benchmark file; `kedro run` without a name runs the embedded benchmark."""
 
 from pathlib import Path
 from typing import NoReturn
@@ -12,11 +12,14 @@ from ltpipe.benchmark import load
 from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused
 
-DEFAULT = "digits_glt"
+DEFAULT = "digits_glt"  # its images come with scikit-learn, so that it runs without a download
 
 
 class Registered(dict[str, Pipeline]):
-    """Pipelines by name; another name is refused with the valid ones instead of a page of traceback."""
+    """Pipelines by name. For an unknown name it raises Refused with the valid names, instead of a KeyError.
+
+    Kedro looks the pipeline up after `register_pipelines` returned, so the error has to come from the lookup.
+    """
 
     def __init__(self, names: list[str]) -> None:
         super().__init__()
@@ -26,31 +29,31 @@ class Registered(dict[str, Pipeline]):
         raise Refused(f"no benchmark {name!r}; benchmarks: {', '.join(self.names)}")
 
 
-def project() -> Path:
-    """The folder of the pyproject.toml that names ltpipe: the working directory or one above it."""
+def project_root() -> Path:
+    """Return the Kedro project's folder: the working directory or one above it; without one, the working directory."""
     return Path(find_kedro_project(Path.cwd()) or Path.cwd())
 
 
-def requested(known: list[str]) -> list[str]:
-    """The benchmarks that the command names, in the order of `known`; all, where it names none."""
-    requested = registered._requested_pipelines  # set by `kedro run`; Kedro's find_pipelines reads it in the same way
-    if requested is None:
+def requested_benchmarks(known: list[str]) -> list[str]:
+    """Return the benchmarks that the command names, in the order of `known`; all of them if it names none."""
+    names = registered._requested_pipelines  # set by `kedro run`; Kedro's find_pipelines reads it in the same way
+    if names is None:
         return known
     default = DEFAULT if DEFAULT in known else known[0]
-    wanted = {default if name == "__default__" else name for name in requested}
+    wanted = {default if name == "__default__" else name for name in names}
     return [name for name in known if name in wanted]
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """The graphs of the benchmarks that were requested for, and `__default__`.
+    """Return the pipelines of the requested benchmarks; `__default__` is the embedded one, if it is among them.
 
-    A start that needs one benchmark pays for the files and graphs of no other.
+    Load only the requested benchmarks: reading all files and building all graphs would slow down every start.
     """
-    known = benchmark_names(project() / "conf/base")
-    specs = load(project() / "conf/base", requested(known))
-    found = Registered(known)
-    found.update({name: pipelines.benchmark(name, spec) for name, spec in specs.items()})
+    known = benchmark_names(project_root() / "conf/base")
+    specs = load(project_root() / "conf/base", requested_benchmarks(known))
+    by_name = Registered(known)
+    by_name.update({name: pipelines.benchmark(name, spec) for name, spec in specs.items()})
     default = DEFAULT if DEFAULT in known else known[0]
-    if default in found:
-        found["__default__"] = found[default]
-    return found
+    if default in by_name:
+        by_name["__default__"] = by_name[default]
+    return by_name

@@ -15,7 +15,7 @@ import numpy as np
 from ltpipe.config.spec import Refused
 from ltpipe.data.decode import decode
 from ltpipe.serving.session import BATCH, open_session, read_facts, run_logits, softmax
-from ltpipe.storage.atomic import write
+from ltpipe.storage.atomic import write_atomically
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
@@ -53,7 +53,7 @@ def _write_text(text: str, out: Path | None) -> None:
         sys.stdout.write(text)
         return
     try:
-        write(out, text.encode())
+        write_atomically(out, text.encode())
     except OSError as error:
         raise Refused(f"cannot write {out}: {error}") from None
 

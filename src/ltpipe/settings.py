@@ -1,13 +1,13 @@
 """Kedro's settings."""
 
 from ltpipe.hooks import StaleOutputs, WholeParameters
-from ltpipe.pipeline_registry import project
+from ltpipe.pipeline_registry import project_root
 
 # without a soft merge an environment that names one key of a block would delete the block's other keys;
 # conf/local holds what concerns one machine (folders of data); an installation without one is complete as well
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
-    "default_run_env": "local" if (project() / "conf/local").is_dir() else "base",
+    "default_run_env": "local" if (project_root() / "conf/local").is_dir() else "base",
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
 }
 HOOKS = (WholeParameters(), StaleOutputs())

@@ -23,7 +23,7 @@ import yaml
 from ltpipe.benchmark import Benchmark
 from ltpipe.config.parameters import load_blocks
 from ltpipe.config.spec import Refused, parse
-from ltpipe.storage.atomic import write
+from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
 
 if TYPE_CHECKING:
@@ -102,10 +102,10 @@ class Workplace:
         import torch
 
         speed = {"seconds": seconds, "device": _device_name(self.device), "torch": torch.__version__}
-        write(folder / "log.csv", log.to_csv(index=False).encode())
-        write(folder / "predictions.csv", table.to_csv(index=False).encode())
-        write(folder / "speed.json", json.dumps(speed).encode())
-        write(folder / CHECKPOINT, checkpoint)
+        write_atomically(folder / "log.csv", log.to_csv(index=False).encode())
+        write_atomically(folder / "predictions.csv", table.to_csv(index=False).encode())
+        write_atomically(folder / "speed.json", json.dumps(speed).encode())
+        write_atomically(folder / CHECKPOINT, checkpoint)
 
 
 def predict_by_torch(
@@ -130,11 +130,11 @@ def predict_by_torch(
 
 
 def _is_current(path: Path, facts: dict[str, Any]) -> bool:
-    from ltpipe.storage.weights import unpack
+    from ltpipe.storage.weights import unpack_weights
 
     if not path.exists():
         return False
-    kept = unpack(path.read_bytes())[1]
+    kept = unpack_weights(path.read_bytes())[1]
     return bool({k: v for k, v in kept.items() if k != "method"} == json.loads(json.dumps(facts)))
 
 

@@ -11,15 +11,16 @@ if TYPE_CHECKING:
 
 
 class Config(Spec):
-    """Channels of the first block; each further block has twice as many."""
+    """Width of the small CNN."""
 
-    width: int = Field(16, gt=0)
+    width: int = Field(16, gt=0, description="channels of the first block; each further block has twice as many")
 
 
 def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
-    """images B x 3 x H x W -> features B x 4*width, or B x branches x 4*width where branches > 1.
+    """Return the network: images B x 3 x H x W -> features B x 4*width, or B x branches x 4*width if branches > 1.
 
-    The first block is shared; the other two are private to each branch, and too small to be narrowed.
+    The first block is shared. Each branch has the other two for itself; they are too small to be narrowed, so `narrow`
+    has no effect.
     """
     from torch import nn
 
@@ -30,8 +31,8 @@ def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)
         )
 
-    def rest() -> nn.Module:
+    def branch() -> nn.Module:
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         return nn.Sequential(block(config.width, 2 * config.width), block(2 * config.width, 4 * config.width), pool)
 
-    return Branches(block(3, config.width), [rest() for _ in range(branches)], features=4 * config.width)
+    return Branches(block(3, config.width), [branch() for _ in range(branches)], features=4 * config.width)

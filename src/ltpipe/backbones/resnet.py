@@ -13,24 +13,27 @@ from ltpipe.config.spec import Spec
 if TYPE_CHECKING:
     from torch import nn
 
-# blocks of the four stages; from 50 layers on, blocks are bottlenecks
+# Depth -> blocks of each of the four stages. From 50 layers on, the blocks are bottlenecks.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Config(Spec):
-    """stem: `large` (7 x 7, pooling) for 112 pixels and more, `small` (3 x 3, none) for 64 and less.
+    """Size of the ResNet or ResNeXt. Without bottlenecks (depth < 50), cardinality and group cannot be changed."""
 
-    width: planes of the first stage. cardinality, group: groups of the 3 x 3 convolutions and channels of each.
-    """
-
-    depth: Literal[18, 34, 50, 101, 152] = 50
-    stem: Literal["small", "large"] = "large"
-    width: int = Field(64, gt=0)
-    cardinality: int = Field(1, gt=0)
-    group: int = Field(64, gt=0)
+    depth: Literal[18, 34, 50, 101, 152] = Field(50, description="layers with weights")
+    stem: Literal["small", "large"] = Field(
+        "large",
+        description="first layers: large (7 x 7, pooling) for images of 112 pixels and more, "
+        "small (3 x 3, no pooling) for 64 and less",
+    )
+    width: int = Field(64, gt=0, description="planes of the first stage; each further stage has twice as many")
+    cardinality: int = Field(1, gt=0, description="groups of each 3 x 3 convolution; ResNeXt has 32")
+    group: int = Field(
+        64, gt=0, description="channels of each group in the first stage, if width is 64; ResNeXt-50 32x4d has 4"
+    )
 
     @model_validator(mode="after")
-    def _possible(self) -> "Config":
+    def _can_be_built(self) -> "Config":
         if self.depth < 50 and (self.cardinality, self.group) != (1, 64):
             raise ValueError(f"depth {self.depth} has no bottlenecks: cardinality and group need depth 50 or more")
         if self.width * self.group % 64 or self.width % 4:
@@ -39,36 +42,35 @@ class Config(Spec):
 
 
 def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
-    """images B x 3 x H x W -> features B x D, or B x branches x D; stem and the first two stages are shared.
+    """Return the network: images B x 3 x H x W -> features B x D, or B x branches x D if branches > 1.
 
-    D is 8 * width (depth 18, 34) or 32 * width. With branches, the two private stages keep `narrow` of their planes.
+    D is 8 * width (depth 18, 34) or 32 * width. The stem and the first two stages are shared. The other two are
+    private to each branch; if branches > 1, they keep the share `narrow` of their planes, and D shrinks with them.
     """
     from torch import nn
 
     from ltpipe.layers.branches import Branches
-    from ltpipe.layers.projection_blocks import basic, bottleneck, stem
+    from ltpipe.layers.projection_blocks import basic_block, bottleneck_block, imagenet_stem
 
-    wide = config.depth >= 50
-    expansion = 4 if wide else 1
+    bottlenecks = config.depth >= 50
+    expansion = 4 if bottlenecks else 1  # outputs of a block / its planes
     planes = [config.width * factor for factor in (1, 2, 4, 8)]
     if branches > 1:
         planes[2:] = [int(number * narrow) for number in planes[2:]]
 
-    def block(inputs: int, outputs: int, stride: int) -> nn.Module:
-        return (
-            bottleneck(inputs, outputs, stride, config.cardinality, config.group)
-            if wide
-            else basic(inputs, outputs, stride)
-        )
+    def block(inputs: int, width: int, stride: int) -> nn.Module:
+        if bottlenecks:
+            return bottleneck_block(inputs, width, stride, config.cardinality, config.group)
+        return basic_block(inputs, width, stride)
 
     def stage(number: int) -> nn.Module:
         inputs = expansion * planes[number - 1] if number else config.width
-        own, more = planes[number], BLOCKS[config.depth][number] - 1
-        first = block(inputs, own, 2 if number else 1)
-        return nn.Sequential(first, *(block(expansion * own, own, 1) for _ in range(more)))
+        width, more = planes[number], BLOCKS[config.depth][number] - 1
+        first = block(inputs, width, 2 if number else 1)  # the first stage keeps the resolution of the stem
+        return nn.Sequential(first, *(block(expansion * width, width, 1) for _ in range(more)))
 
-    def rest() -> nn.Module:
+    def branch() -> nn.Module:
         return nn.Sequential(stage(2), stage(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
-    trunk = nn.Sequential(stem(config.width, config.stem == "large"), stage(0), stage(1))
-    return Branches(trunk, [rest() for _ in range(branches)], features=expansion * planes[3])
+    trunk = nn.Sequential(imagenet_stem(config.width, config.stem == "large"), stage(0), stage(1))
+    return Branches(trunk, [branch() for _ in range(branches)], features=expansion * planes[3])

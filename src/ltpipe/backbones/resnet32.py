@@ -15,21 +15,25 @@ if TYPE_CHECKING:
 
 
 class Config(Spec):
-    """Channels of the first stage (16 in the paper; RIDE's experts keep 16 / 24 / 48)."""
+    """Size of CIFAR's ResNet."""
 
-    width: int = Field(16, gt=0)
-    depth: int = Field(32, description="6n + 2 layers")
+    width: int = Field(
+        16, gt=0, description="channels of the first stage, 16 in the paper; the other two have 2 and 4 times as many"
+    )
+    depth: int = Field(32, description="layers with weights, 6n + 2 for n blocks in each stage")
 
 
 def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
-    """images B x 3 x H x W -> features B x 4*width, or B x branches x D; stem and first stage are shared.
+    """Return the network: images B x 3 x H x W -> features B x D, or B x branches x D if branches > 1.
 
-    With branches, the private stages keep `narrow` of their channels.
+    D is 4 * width. The stem and the first stage are shared. The other two are private to each branch; if branches > 1,
+    they keep the share `narrow` of their channels, and so does D (RIDE's experts: 16 / 24 / 48 channels, D 48).
+    Raises ValueError if depth is not 6n + 2.
     """
     from torch import nn
 
     from ltpipe.layers.branches import Branches
-    from ltpipe.layers.padded_blocks import stage, stem
+    from ltpipe.layers.padded_blocks import cifar_stem, padded_stage
 
     blocks = (config.depth - 2) // 6
     if 6 * blocks + 2 != config.depth:
@@ -37,9 +41,9 @@ def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
     first = config.width
     second, third = (int(number * (narrow if branches > 1 else 1)) for number in (2 * first, 4 * first))
 
-    def rest() -> nn.Module:
+    def branch() -> nn.Module:
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(stage(first, second, blocks, 2), stage(second, third, blocks, 2), pool)
+        return nn.Sequential(padded_stage(first, second, blocks, 2), padded_stage(second, third, blocks, 2), pool)
 
-    trunk = nn.Sequential(stem(first), stage(first, first, blocks, 1))
-    return Branches(trunk, [rest() for _ in range(branches)], features=third)
+    trunk = nn.Sequential(cifar_stem(first), padded_stage(first, first, blocks, 1))
+    return Branches(trunk, [branch() for _ in range(branches)], features=third)

@@ -1,7 +1,7 @@
 """Stage `cluster`: give each image the cluster of its features as its attribute, by k-means inside its class.
 
 Tang et al. (ECCV 2022) take the 2,048 features of an ImageNet-pretrained ResNet-50 and scikit-learn's k-means with
-k = 6 and no seed, so that their clusters exist only in their files. Here every class has its own seed.
+k = 6. Their k-means has no seed, so their clusters exist only in their files. Here every class has its own seed.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from pydantic import Field, field_validator, model_validator
 
 from ltpipe.clustering.kmeans import cluster_classes
 from ltpipe.config.spec import MenuItem, Spec
-from ltpipe.data.sampling.rows import official
+from ltpipe.data.sampling.rows import official_rows
 from ltpipe.data.source import Source, SourceImages
 from ltpipe.extraction.passage import Given
-from ltpipe.storage.atomic import write
+from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
 
 CELL = re.compile(r"\w+\.\w+\.\w+")
@@ -27,7 +27,7 @@ CHUNK = 1 << 26  # bytes of features that are hashed at once
 
 
 class Features(MenuItem):
-    """What is clustered."""
+    """The features that are clustered."""
 
     menu: ClassVar[str] = "ltpipe.features"
 
@@ -35,7 +35,7 @@ class Features(MenuItem):
 
 
 class Clusters(Spec):
-    """How attributes are made: k-means over features, inside each class. Leave the block out if images have some."""
+    """How attributes are made: k-means over features, inside each class. Leave it out if images have attributes."""
 
     features: Features = Field(description="what is clustered: {name, options}")
     start_from: str | None = Field(
@@ -43,22 +43,23 @@ class Clusters(Spec):
     )
     official: str = Field("train", description="official split of the source whose images are clustered")
     count: int = Field(6, ge=2, description="clusters of each class")
-    restarts: int = Field(10, ge=1, description="k-means runs, of which the tightest counts")
-    seed: int = Field(25, ge=0, lt=2**31, description="class c has this seed + c")
+    restarts: int = Field(10, ge=1, description="k-means runs; the one with the smallest sum of squares is taken")
+    seed: int = Field(25, ge=0, lt=2**31, description="class c uses seed + c")
     cache: str | None = Field(
-        "data/05_model_input/clusters", description="folder for clusters and for what a network gave; null: no cache"
+        "data/05_model_input/clusters",
+        description="folder that keeps clusters and a network's features for later runs; null: none",
     )
-    threads: int = Field(0, ge=0, description="0: one for each core; the clusters are the same")
+    threads: int = Field(0, ge=0, description="0: one for each core; the clusters do not depend on it")
 
     @field_validator("start_from")
     @classmethod
-    def _cell(cls, cell: str | None) -> str | None:
+    def _check_cell(cls, cell: str | None) -> str | None:
         if cell is not None and not CELL.fullmatch(cell):
             raise ValueError(f"a cell, <benchmark>.<run>.<seed>, not {cell!r}")
         return cell
 
     @model_validator(mode="after")
-    def _one_checkpoint(self) -> "Clusters":
+    def _check_checkpoint(self) -> "Clusters":
         takes = getattr(self.features.module(), "TAKES_CHECKPOINT", False)
         path = getattr(self.features.config(), "path", "") if takes else ""
         if self.start_from and not takes:
@@ -73,7 +74,7 @@ def cluster(index: Table, source: Source, raw: Path, clusters: Clusters, checkpo
 
     checkpoint: content of the checkpoint that `start_from` names.
     """
-    rows = official(index, clusters.official)
+    rows = official_rows(index, clusters.official)
     cache = Path(clusters.cache) if clusters.cache is not None else None
     given = Given(SourceImages(source, raw), cache, checkpoint)
     module = clusters.features.module()
@@ -92,13 +93,13 @@ def cached_clusters(features: np.ndarray, labels: np.ndarray, clusters: Clusters
         return cluster_classes(features, labels, **settings, threads=clusters.threads)
     path = cache / f"{cache_key(features, labels, settings)}.npy"
     if not path.exists():
-        _save(path, cluster_classes(features, labels, **settings, threads=clusters.threads))
+        _save_clusters(path, cluster_classes(features, labels, **settings, threads=clusters.threads))
     saved: np.ndarray = np.load(path, allow_pickle=False)
     return saved.astype(np.int64)
 
 
 def cache_key(features: np.ndarray, labels: np.ndarray, settings: Mapping[str, Any]) -> str:
-    """Return 16 hex digits of everything the clusters depend on, scikit-learn's version included."""
+    """Return 16 hex digits of a hash of the features, the labels, the settings and scikit-learn's version."""
     import sklearn
 
     digest = hashlib.sha256(
@@ -111,7 +112,8 @@ def cache_key(features: np.ndarray, labels: np.ndarray, settings: Mapping[str, A
     return digest.hexdigest()[:16]
 
 
-def _save(path: Path, clusters: np.ndarray) -> None:
+def _save_clusters(path: Path, clusters: np.ndarray) -> None:
     buffer = BytesIO()
+    # one byte per image if it is enough
     np.save(buffer, clusters.astype(np.uint8 if clusters.max(initial=0) < 256 else np.int64), allow_pickle=False)
-    write(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())

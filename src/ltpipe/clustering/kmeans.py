@@ -1,6 +1,6 @@
 """k-means inside each class, on one thread per class, so that the clusters do not depend on the number of cores.
 
-They may depend on the processor: floating-point sums differ in the last bits.
+They may depend on the processor, because floating-point sums differ in the last bits.
 """
 
 import os
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ltpipe.config.spec import Refused
-from ltpipe.data.sampling.rows import by_class
+from ltpipe.data.sampling.rows import rows_by_class
 
 EXAMPLES = 5
 
@@ -20,14 +20,14 @@ def cluster_classes(
 ) -> np.ndarray:
     """Return the cluster of each image in its class, N, int64; features: N x D, labels: N.
 
-    Class c has the seed `seed` + c. threads: 0 takes all cores; the clusters are the same.
+    Class c uses the seed `seed` + c. threads: 0 takes all cores; the clusters do not depend on it.
     Raises Refused if a class has fewer images than clusters, or if a feature is not finite.
     """
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     from tqdm import tqdm
 
-    classes = by_class(labels, np.arange(len(labels)), int(labels.max()) + 1)
+    classes = rows_by_class(labels, np.arange(len(labels)), int(labels.max()) + 1)
     _require_images(classes, count)
     clusters = np.empty(len(labels), dtype=np.int64)
 

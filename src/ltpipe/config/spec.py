@@ -4,7 +4,7 @@ The blocks themselves live beside the functions that read them, one block for on
 would be a code dependency of every stage.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -38,13 +38,23 @@ class Spec(BaseModel):
 
     def modules(self) -> frozenset[str]:
         """Return the modules that this block names (method, backbone, source): code that a stage depends on."""
-        blocks = [value for value in self.__dict__.values() if isinstance(value, Spec)]
-        return frozenset().union(*(block.modules() for block in blocks))
+        return frozenset().union(*(block.modules() for block in self._blocks()))
 
     def files(self) -> frozenset[str]:
         """Return the paths of the user's files that this block names: data that a stage depends on."""
-        blocks = [value for value in self.__dict__.values() if isinstance(value, Spec)]
-        return frozenset().union(*(block.files() for block in blocks))
+        return frozenset().union(*(block.files() for block in self._blocks()))
+
+    def _blocks(self) -> Iterator["Spec"]:
+        """Yield the blocks in this block's fields, also those in lists and mappings."""
+        queue = list(self.__dict__.values())
+        while queue:
+            value = queue.pop()
+            if isinstance(value, Spec):
+                yield value
+            elif isinstance(value, Mapping):
+                queue += value.values()
+            elif isinstance(value, list | tuple):
+                queue += value
 
 
 class MenuItem(Spec):

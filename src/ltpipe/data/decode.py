@@ -1,18 +1,18 @@
-"""Image files as arrays of one size: shorter side brought to `size` (bilinear, antialiased), then the centre square.
+"""Decode image files to arrays of one size: resize the shorter side to `size`, then keep the centre square.
 
-What a file may hold and what becomes of it:
+Resizing is bilinear and antialiased. What a file may hold, and what becomes of it:
 
     greyscale, CMYK, palette     converted to RGB
     transparency                 laid over white
-    16 bits a channel            the upper 8 bits
+    16 bits per channel          the upper 8 bits are kept
     EXIF orientation             applied; a broken EXIF block is ignored
-    several frames               the first
+    several frames               the first is used
     empty, cut short, no image, more pixels than Pillow's limit, floating point, no permission
-                                 Refused, with the name of each such file and the reason
+                                 Refused, with the number of such files, the first ten names, and the reasons
 
-A link to a file is that file.
+A link to a file stands for that file.
 
-A JPEG more than twice too large is shrunk by its decoder first (by 2, 4 or 8, never below twice `size`).
+The decoder of a JPEG that is more than twice too large shrinks it first (by 2, 4 or 8, never below twice `size`).
 The pixels depend on the versions of Pillow and of its JPEG library, not on the number of threads.
 """
 
@@ -29,115 +29,119 @@ from ltpipe.config.spec import Refused
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# files a thread takes at once
+# files in one task of a thread
 CHUNK = 64
-# files that a message names, and what it says of them
+# files that a message names, and the advice at its end
 SHOWN = 10
-ADVICE = "a whole copy is needed in place of each (of an official dataset: unpack its archive again)"
+ADVICE = "replace each by an intact copy (for an official dataset: unpack its archive again)"
+# EXIF's tag for how the camera was held
 ORIENTATION = 0x0112
 
-# what ends a whole file; JPEG's cannot occur in coded pixels, where 0 follows every 255
-MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-# bytes at a file's end that are searched for it
+# bytes that end a complete file; JPEG's cannot occur in coded pixels, where 0 follows every 255
+END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+# bytes at a file's end that are searched for the mark
 TAIL = 4096
 
 Crop = Callable[["Image", int], "Image"]
 
 
 def decode(paths: Sequence[Path], size: int, crop: Crop | None = None) -> np.ndarray:
-    """The files as uint8, N x size x size x 3, in the order of `paths`.
+    """Return the images of the files, uint8, N x size x size x 3, in the order of `paths`.
 
-    crop: cuts the upright RGB image of file number i before it is resized: crop(image, i).
-    Raises Refused where files cannot be decoded, with their number and the first ten in order: all are tried first, so
-    that whoever mends one file after an hour does not wait another hour for the next.
+    crop: crop(image, i) cuts the upright RGB image of file number i before it is resized.
+    Raises Refused if files cannot be decoded, with their number and the first ten. All files are tried before that, so
+    that whoever repairs one file after an hour does not wait another hour to learn of the next.
     """
     images = np.empty((len(paths), size, size, 3), np.uint8)
 
     def fill(i: int) -> str:
         try:
-            images[i] = _one(paths[i], size, None if crop is None else lambda image: crop(image, i))
+            images[i] = _decode_file(paths[i], size, None if crop is None else lambda image: crop(image, i))
         except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their parsers do
-            return _reason(paths[i], error)
+            return _explain(paths[i], error)
         return ""
 
-    if failed := _failed(fill, paths, "decode"):
-        raise Refused(_complaint(failed, len(paths)))
+    if reasons := _collect_reasons(fill, paths, "decode"):
+        raise Refused(_describe_failures(reasons, len(paths)))
     return images
 
 
-def broken(paths: Sequence[Path]) -> dict[Path, str]:
-    """The files that are no image of a size that `decode` takes, or that are cut short, each with the reason.
+def find_broken(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return path -> reason for files that `decode` would refuse or that are cut short, without decoding intact ones.
 
-    Reads a file's header and its end. A file without the mark that ends its format is decoded, to be sure; one that is
-    damaged in between is found by `decode` alone.
+    Reads a file's header and its end. A file without its format's end mark is decoded, to be sure. Damage in between,
+    and pixels of 32 bits, are not noticed here, only by `decode`.
     """
-    return _failed(lambda i: _fault(paths[i]), paths, "check")
+    return _collect_reasons(lambda i: _check_file(paths[i]), paths, "check")
 
 
-def _failed(work: Callable[[int], str], paths: Sequence[Path], title: str) -> dict[Path, str]:
-    """Path -> reason of each file number i for which work(i) gives a reason, in the order of `paths`."""
+def _collect_reasons(work: Callable[[int], str], paths: Sequence[Path], title: str) -> dict[Path, str]:
+    """Return path -> work(i) for the files i for which work(i) is not "", in the order of `paths`."""
     reasons: list[str] = [""] * len(paths)
 
-    def keep(i: int) -> None:
+    def run(i: int) -> None:
         reasons[i] = work(i)
 
-    _parallel(keep, len(paths), title)
+    _run_parallel(run, len(paths), title)
     return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
 
 
-def _complaint(failed: Mapping[Path, str], images: int) -> str:
-    lines = [f"{path}: {reason}" for path, reason in list(failed.items())[:SHOWN]]
-    if len(failed) == 1:
+def _describe_failures(reasons: Mapping[Path, str], images: int) -> str:
+    lines = [f"{path}: {reason}" for path, reason in list(reasons.items())[:SHOWN]]
+    if len(reasons) == 1:
         return f"cannot decode {lines[0]}\n  {ADVICE}"
-    more = [f"and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
-    return "\n  ".join([f"cannot decode {len(failed)} of {images} files:", *lines, *more, ADVICE])
+    more = [f"and {len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
+    return "\n  ".join([f"cannot decode {len(reasons)} of {images} files:", *lines, *more, ADVICE])
 
 
-def _parallel(work: Callable[[int], None], count: int, title: str) -> None:
-    """work(0), ..., work(count - 1) in threads (Pillow decodes without the interpreter's lock)."""
+def _run_parallel(work: Callable[[int], None], count: int, title: str) -> None:
+    """Call work(0), ..., work(count - 1) in threads (Pillow releases the interpreter's lock while it decodes)."""
     from tqdm import tqdm
 
-    def chunk(start: int) -> int:
+    def run_chunk(start: int) -> int:
         stop = min(start + CHUNK, count)
         for i in range(start, stop):
             work(i)
         return stop - start
 
+    # the cores that this process may use, which may be fewer than the machine's (container, batch job)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
     with ThreadPoolExecutor(max(2, cores)) as pool, tqdm(total=count, desc=title, disable=None) as bar:
-        for done in pool.map(chunk, range(0, count, CHUNK)):
+        for done in pool.map(run_chunk, range(0, count, CHUNK)):
             bar.update(done)
 
 
-def _one(path: Path, size: int, crop: "Callable[[Image], Image] | None") -> np.ndarray:
+def _decode_file(path: Path, size: int, crop: "Callable[[Image], Image] | None") -> np.ndarray:
+    """Return one image, uint8, size x size x 3."""
     from PIL import Image
 
     with Image.open(path) as file:
-        _bounded(file)
+        _check_pixel_count(file)
+        # not with a crop, whose box is in pixels of the full image
         if crop is None:
             file.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]
-        file.load()  # before EXIF is read, which for PNG decodes too and would hide an error
-        image = rgb(_upright(file))
-        return np.asarray(square(image if crop is None else crop(image), size))
+        file.load()  # before EXIF is read: for PNG, reading it decodes the file and would hide an error
+        image = to_rgb(_turn_upright(file))
+        return np.asarray(crop_square(image if crop is None else crop(image), size))
 
 
-def _fault(path: Path) -> str:
-    """Why the file is no image that `decode` takes; empty where its header and its end say that it is one."""
+def _check_file(path: Path) -> str:
+    """Return why `decode` would refuse the file, as far as its header and its end tell; "" if they are intact."""
     from PIL import Image
 
     try:
         with Image.open(path) as file:
-            _bounded(file)
-            if not _ended(path, file.format):
+            _check_pixel_count(file)
+            if not _has_end_mark(path, file.format):
                 file.load()
             return "floating-point pixels" if file.mode == "F" else ""
     except Exception as error:  # noqa: BLE001 - as in decode
-        return _reason(path, error)
+        return _explain(path, error)
 
 
-def _ended(path: Path, format: str | None) -> bool:
-    """Whether the mark that ends an image of this format is where the file ends (other bytes may follow it)."""
-    mark = MARKS.get(format or "")
+def _has_end_mark(path: Path, format: str | None) -> bool:
+    """Tell whether the last bytes of the file hold its format's end mark (other bytes may follow it)."""
+    mark = END_MARKS.get(format or "")
     if mark is None:
         return False
     with path.open("rb") as file:
@@ -145,7 +149,8 @@ def _ended(path: Path, format: str | None) -> bool:
         return mark in file.read()
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _explain(path: Path, error: Exception) -> str:
+    """Return the reason, in words for a user, why the file could not be decoded."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, FileNotFoundError):
@@ -159,26 +164,28 @@ def _reason(path: Path, error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _bounded(image: "Image") -> None:
+def _check_pixel_count(image: "Image") -> None:
+    """Raise ValueError if the image has more pixels than Pillow's limit (Pillow raises only above twice the limit)."""
     from PIL import Image
 
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
-        raise ValueError(f"{image.width} x {image.height} pixels, more than the {limit} that are decoded")
+        raise ValueError(f"{image.width} x {image.height} pixels, more than the limit of {limit}")
 
 
-def _upright(image: "Image") -> "Image":
+def _turn_upright(image: "Image") -> "Image":
+    """Return the image turned as its EXIF orientation says."""
     from PIL import ImageOps
 
     try:
         turned = image.getexif().get(ORIENTATION, 1) != 1
-    except Exception:  # noqa: BLE001 - a broken EXIF block must not cost the image
+    except Exception:  # noqa: BLE001 - a broken EXIF block is no reason to refuse the image
         turned = False
     return ImageOps.exif_transpose(image) if turned else image
 
 
-def rgb(image: "Image") -> "Image":
-    """The image in 8-bit RGB (see the module's table)."""
+def to_rgb(image: "Image") -> "Image":
+    """Return the image in 8-bit RGB (see the module's table). Raises ValueError for 32-bit or floating-point pixels."""
     from PIL import Image
 
     if image.mode == "RGB" and not image.has_transparency_data:
@@ -186,24 +193,27 @@ def rgb(image: "Image") -> "Image":
     if image.mode == "F":
         raise ValueError("floating-point pixels")
     if image.mode.startswith("I"):
-        return _from_16_bits(image)
+        return _convert_16_bits(image)
+    # palette images have no alpha channel of their own, so convert to RGBA before the image is laid over white
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
 
 
-def _from_16_bits(image: "Image") -> "Image":
+def _convert_16_bits(image: "Image") -> "Image":
+    """Return the upper 8 of 16 bits, as RGB. Raises ValueError if a value needs more than 16 bits."""
     from PIL import Image
 
+    # Pillow may read a 16-bit file in the mode "I", whose pixels have 32 bits; its values are then at most 65535
     pixels = np.asarray(image).astype(np.int64)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError("32-bit pixels")
     return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
 
 
-def square(image: "Image", size: int) -> "Image":
-    """The centre square of an RGB image, size x size."""
+def crop_square(image: "Image", size: int) -> "Image":
+    """Return the centre square of an RGB image, resized to size x size."""
     from PIL import Image
 
     side = min(image.size)

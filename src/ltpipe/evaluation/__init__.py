@@ -1,1 +1,1 @@
-"""From predictions to numbers, verdicts and a report; numpy and pandas, no torch."""
+"""Turn predictions into metrics, verdicts and a report. Uses numpy and pandas, never torch."""

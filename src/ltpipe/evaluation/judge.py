@@ -1,6 +1,6 @@
-"""Stages `judge` and `gate`: the mean over seeds against the accepted baseline and against the reported value.
+"""Stages `judge` and `gate`: compare means over seeds with the accepted baseline and with the reported numbers.
 
-A comparison that cannot be made is not a pass: it has the verdict `incomparable` and its reason, and the gate fails.
+If a comparison cannot be made, its verdict is `incomparable`, with a reason, and the gate fails.
 """
 
 import re
@@ -12,30 +12,34 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ltpipe.config.spec import Refused, Spec
-from ltpipe.evaluation import baseline as accepted_files
+from ltpipe.evaluation.baseline import unpack_bits
 from ltpipe.evaluation.margin import LEVEL, cluster_sums, margins, simulate
 from ltpipe.evaluation.metrics.measure import Evaluation, flatten
 from ltpipe.storage.manifest import GROUPS
 from ltpipe.storage.table import Table
 
+# Only accuracies can gate: their margins are simulated from one correctness bit for each image.
 METRIC = re.compile(rf"\w+\.accuracy\.(all|{'|'.join(GROUPS)})")
+# The verdicts that do not fail the gate; a new verdict fails until it is added here.
 PASSING = ("pass", "improved", "unreported", "not judged")
 
 
 class Gate(Spec):
-    """metrics: "<protocol>.accuracy.<group>" paths that gate. against: nothing judges nothing, and says so."""
+    """Which numbers the gate compares with the accepted baseline, and how strictly."""
 
-    metrics: list[str] = Field(min_length=1)
-    against: Literal["accepted", "nothing"] = "accepted"
+    metrics: list[str] = Field(min_length=1, description="metric paths to compare: <protocol>.accuracy.<group or all>")
+    against: Literal["accepted", "nothing"] = Field(
+        "accepted", description="`nothing` compares nothing with the baseline, and the report says so"
+    )
     runs: list[str] | None = Field(None, description="runs that gate; default: all")
     level: float = Field(LEVEL, gt=0, lt=1, description="probability with which unchanged code passes")
 
     def concerns(self, run: str) -> bool:
-        """The run's numbers are compared."""
+        """Tell whether the run's numbers are compared with the baseline."""
         return self.against == "accepted" and (self.runs is None or run in self.runs)
 
     @model_validator(mode="after")
-    def _accuracies(self) -> "Gate":
+    def _check_metrics(self) -> "Gate":
         wrong = [m for m in self.metrics if not METRIC.fullmatch(m)]
         if wrong:
             valid = f"<protocol>.accuracy.<all or a group>: {', '.join(('all', *GROUPS))}"
@@ -44,22 +48,24 @@ class Gate(Spec):
 
 
 class Reported(Spec):
-    """A number from a paper, or why there is none. `gates`: a shortfall beyond `tolerance` fails the gate.
+    """A number from a paper, or the reason why there is none.
 
-    value: in percent, of the metric path `metric`. Noise never widens the tolerance: where two standard errors exceed
-    it the verdict is `inconclusive`, and only `pass` is a pass.
+    Noise does not widen the tolerance: if two standard errors of the mean exceed it, the verdict is `inconclusive`,
+    and a number that gates fails the gate unless its verdict is `pass`.
     """
 
     label: str | None = Field(None, description="the paper's name of the run; the run's key stays snake_case")
-    value: float | None = Field(None, ge=0, le=100)
-    metric: str | None = None
-    tolerance: float | None = Field(None, gt=0)
-    source: str | None = None
-    gates: bool = False
+    value: float | None = Field(None, ge=0, le=100, description="the reported number, in percent")
+    metric: str | None = Field(None, description="metric path of the number, e.g. clt.accuracy.all")
+    tolerance: float | None = Field(
+        None, gt=0, description="largest distance from the number that passes, above or below, in percentage points"
+    )
+    source: str | None = Field(None, description="paper and table of the number")
+    gates: bool = Field(False, description="the gate fails unless the measured mean is within the tolerance")
     why: str | None = Field(None, description="why there is no value, or why it does not gate")
 
     @model_validator(mode="after")
-    def _complete(self) -> "Reported":
+    def _check_complete(self) -> "Reported":
         if self.value is not None and not (self.metric and self.tolerance and self.source):
             raise ValueError("a reported value needs metric, tolerance and source")
         if self.value is not None and not self.gates and not self.why:
@@ -70,36 +76,40 @@ class Reported(Spec):
 
 
 class SharedReported(Spec):
-    """What the `reported` blocks of all runs share, unless they say otherwise."""
+    """Defaults for the `reported` blocks of all runs."""
 
     metric: str | None = Field(None, description="metric path of the reported values")
     tolerance: float | None = Field(None, gt=0, description="tolerance of the reported values, in percentage points")
-    why: str | None = Field(None, description="why a run without a value has none")
+    why: str | None = Field(None, description="why there is no value, for runs that have none")
 
     def fill(self, reported: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a run's block with what it shares filled in."""
+        """Return a run's `reported` block with these defaults filled in."""
         shared = self.model_dump(exclude_none=True)
+        # `why` explains a missing value; the other two describe a value
         taken = ("why",) if reported.get("value") is None else ("metric", "tolerance")
         return {key: value for key, value in shared.items() if key in taken} | dict(reported)
 
 
 class GateFailed(Refused):
-    """The gate: the message names every number that failed."""
+    """The gate failed; the message lists every number that failed."""
 
     exit_code = 3
 
 
 def summarise(reported: Reported, *cells: Mapping[str, Any]) -> dict[str, Any]:
-    """n, mean and std over the seeds of one run, and the verdict on its reported value."""
-    values = [flatten(cell["protocols"]) for cell in cells]
+    """Return mean and std of every metric over the seeds of one run, and the verdict on its reported number.
+
+    cells: the metrics of each seed.
+    """
+    cell_metrics = [flatten(cell["protocols"]) for cell in cells]
     table = {
         key: {
-            "mean": float(np.mean(found)),
-            "std": float(np.std(found, ddof=1)) if len(found) > 1 else None,
-            "values": found,
+            "mean": float(np.mean(values)),
+            "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            "values": values,
         }
-        for key in values[0]
-        for found in [[v[key] for v in values]]
+        for key in cell_metrics[0]
+        for values in [[metrics[key] for metrics in cell_metrics]]
     }
     return {
         "run": cells[0]["cell"].rsplit(".", 2)[1],
@@ -108,22 +118,27 @@ def summarise(reported: Reported, *cells: Mapping[str, Any]) -> dict[str, Any]:
         "data": sorted({cell["data"] for cell in cells}),
         "code": sorted({cell["code"] for cell in cells}),
         "metrics": table,
-        "reported": against_reported(reported, table, len(cells)),
+        "reported": compare_with_reported(reported, table, len(cells)),
     }
 
 
-def against_reported(reported: Reported, table: Mapping[str, Mapping[str, Any]], n: int) -> dict[str, Any]:
-    """The verdict on a paper's number: pass, below, above (a leak looks like success), inconclusive or unreported."""
+def compare_with_reported(reported: Reported, table: Mapping[str, Mapping[str, Any]], n: int) -> dict[str, Any]:
+    """Return the block with a verdict: pass, below, above, inconclusive, incomparable or unreported.
+
+    table: metric path -> mean and std over n seeds. A mean above the tolerance does not pass either: a leak of test
+    images into training looks like success.
+    """
     result: dict[str, Any] = reported.model_dump()
     if reported.value is None or reported.tolerance is None or reported.metric is None:
         return result | {"verdict": "unreported"}
     if reported.metric not in table:
         return result | {"verdict": "incomparable", "reason": f"no metric {reported.metric}"}
-    found = table[reported.metric]
-    delta = found["mean"] - reported.value
+    measured = table[reported.metric]
+    delta = measured["mean"] - reported.value
     if not np.isfinite(delta):
-        return result | {"verdict": "incomparable", "reason": f"{reported.metric} is {found['mean']}"}
-    error = 2 * found["std"] / np.sqrt(n) if found["std"] is not None else np.inf
+        return result | {"verdict": "incomparable", "reason": f"{reported.metric} is {measured['mean']}"}
+    # one seed has no standard error, so it never confirms a number
+    error = 2 * measured["std"] / np.sqrt(n) if measured["std"] is not None else np.inf
     if error > reported.tolerance:
         verdict = "inconclusive"
     else:
@@ -138,18 +153,22 @@ def judge(
     evaluation: Evaluation,
     *summaries: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The verdict: one row for each run and gated metric, and whether the gate passes."""
-    gaps: Mapping[str, float | None] = dict.fromkeys(gate.metrics)
+    """Return the verdict: a row for each run and gated metric, and whether the gate passes.
+
+    accepted: content of conf/accepted/<benchmark>.json, or None. summaries: see `summarise`, one for each run.
+    """
+    margin_of: Mapping[str, float | None] = dict.fromkeys(gate.metrics)
     judged = [s for s in summaries if gate.concerns(s["run"])]
-    if accepted is not None:
+    if accepted is not None:  # a run that does not gate must not widen the margins of the others
         accepted = {**accepted, "runs": {run: e for run, e in accepted["runs"].items() if gate.concerns(run)}}
-    reason = _incomparable(accepted, gate, judged)
-    if judged and reason is None and accepted is not None and accepted["runs"]:
-        gaps = accepted_margins(manifest, accepted, gate, evaluation, min(s["n"] for s in judged))
+    obstacle = _find_obstacle(accepted, gate, judged)
+    if judged and obstacle is None and accepted is not None and accepted["runs"]:
+        # the run with the fewest seeds has the noisiest mean; its margin is used for all runs
+        margin_of = accepted_margins(manifest, accepted, gate, evaluation, min(s["n"] for s in judged))
     rows = [
-        _row(summary, metric, accepted, gaps[metric], gate, reason)
+        _compare_with_accepted(summary, metric, accepted, margin_of[metric], gate, obstacle)
         for summary in summaries
-        for metric in _concerning(summary, gate, accepted)
+        for metric in _gated_metrics(summary, gate, accepted)
     ]
     missing = sorted(set((accepted or {}).get("runs", {})) - {s["run"] for s in summaries})
     failed = [r for r in rows if r["verdict"] not in PASSING]
@@ -160,25 +179,32 @@ def judge(
         "level": gate.level,
         "accepted_reason": (accepted or {}).get("reason"),
         "rows": rows,
-        "failed": ([reason] if reason else [_sentence(r) for r in failed]) + [_paper(s) for s in papers],
+        # an obstacle makes every row incomparable for the same reason: say it once
+        "failed": ([obstacle] if obstacle else [_describe_row(r) for r in failed])
+        + [_describe_reported(s) for s in papers],
         "accepted_but_not_run": missing,
         "summaries": list(summaries),
     }
 
 
-def _concerning(summary: Mapping[str, Any], gate: Gate, accepted: Mapping[str, Any] | None) -> list[str]:
-    """The gated metrics of the protocols that judge the run, or did when it was accepted; all, where none does."""
+def _gated_metrics(summary: Mapping[str, Any], gate: Gate, accepted: Mapping[str, Any] | None) -> list[str]:
+    """Return the gated metrics of the protocols that evaluate the run, now or when it was accepted.
+
+    If there are none, return all gated metrics: the run is then incomparable, instead of passing without a comparison.
+    """
     before = (accepted or {}).get("runs", {}).get(summary["run"], {}).get("mean", {})
     protocols = {key.split(".")[0] for key in (*summary["metrics"], *before)}
     return [metric for metric in gate.metrics if metric.split(".")[0] in protocols] or gate.metrics
 
 
-def _incomparable(accepted: Mapping[str, Any] | None, gate: Gate, summaries: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why nothing can be compared, or None."""
+def _find_obstacle(
+    accepted: Mapping[str, Any] | None, gate: Gate, summaries: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Return why no number at all can be compared with the baseline, or None."""
     if gate.against == "nothing":
         return None
     if accepted is None:
-        return "no accepted baseline: python -m ltpipe.accept writes one"
+        return "no accepted baseline: run ltpipe accept"
     if not summaries:
         return None
     data = sorted({d for s in summaries for d in s["data"]})
@@ -192,61 +218,67 @@ def _incomparable(accepted: Mapping[str, Any] | None, gate: Gate, summaries: Seq
 def accepted_margins(
     manifest: Table, accepted: Mapping[str, Any], gate: Gate, evaluation: Evaluation, seeds: int
 ) -> dict[str, float]:
-    """Margin of each gated metric in percentage points, by simulation from the accepted correctness bits."""
+    """Return the margin of each gated metric in percentage points, simulated from the accepted correctness bits.
+
+    seeds: how many seeds the candidate has.
+    """
     sums: dict[str, dict[str, np.ndarray]] = {run: {} for run in accepted["runs"]}
     sizes, smallest = {}, {}
+    # All test splits number the sources in the same way, so that a drawn source counts in each of them.
     numbers = {
         source: i for i, source in enumerate(sorted(manifest.loc[manifest["role"] == "test", "source"].unique()))
     }
     for metric in gate.metrics:
         protocol, _, part = metric.split(".")
-        rows = manifest[manifest["split"] == evaluation.protocols[protocol].test].sort_values("id")
+        split = evaluation.protocols[protocol].test
+        rows = manifest[manifest["split"] == split].sort_values("id")  # the order of the accepted bits
         member = np.ones(len(rows), bool) if part == "all" else (rows["group"] == part).to_numpy()
         clusters = rows["source"].map(numbers).to_numpy()
         sizes[metric] = np.bincount(clusters[member], minlength=len(numbers)).astype(float)
         smallest[metric] = 100 / member.sum()
         for run, entry in accepted["runs"].items():
-            split = evaluation.protocols[protocol].test
-            bits = [accepted_files.unpack(s["correct"][split], len(rows)) for s in entry["seeds"].values()]
+            bits = [unpack_bits(s["correct"][split], len(rows)) for s in entry["seeds"].values()]
             sums[run][metric] = cluster_sums(np.stack(bits), member, clusters, len(numbers))
     freedom = sum(len(entry["seeds"]) - 1 for entry in accepted["runs"].values())
     return margins(simulate(sums, sizes, seeds), freedom, smallest, gate.level)
 
 
-def _row(
+def _compare_with_accepted(
     summary: Mapping[str, Any],
     metric: str,
     accepted: Mapping[str, Any] | None,
     margin: float | None,
     gate: Gate,
-    reason: str | None,
+    obstacle: str | None,
 ) -> dict[str, Any]:
-    found = summary["metrics"].get(metric)
+    """Return the row of one run and metric, with its verdict. obstacle: why nothing can be compared, or None."""
+    measured = summary["metrics"].get(metric)
     row = {"run": summary["run"], "metric": metric, "n": summary["n"], "margin": margin}
-    row |= {"mean": found["mean"] if found else None, "std": found["std"] if found else None}
+    row |= {"mean": measured["mean"] if measured else None, "std": measured["std"] if measured else None}
     if not gate.concerns(summary["run"]):
         return row | {"verdict": "not judged"}
     before = (accepted or {}).get("runs", {}).get(summary["run"], {}).get("mean", {})
-    reason = reason or _reason(found, metric, before)
-    if reason is not None or found is None or margin is None:
+    reason = obstacle or _why_incomparable(measured, metric, before)
+    if reason is not None or measured is None or margin is None:
         return row | {"verdict": "incomparable", "reason": reason}
-    delta = found["mean"] - before[metric]
+    delta = measured["mean"] - before[metric]
     verdict = "regressed" if delta < -margin else "improved" if delta > margin else "pass"
     return row | {"accepted": before[metric], "delta": delta, "verdict": verdict}
 
 
-def _reason(found: Mapping[str, Any] | None, metric: str, accepted: Mapping[str, float]) -> str | None:
-    """Why one number cannot be compared, or None."""
-    if found is None:
+def _why_incomparable(measured: Mapping[str, Any] | None, metric: str, accepted: Mapping[str, float]) -> str | None:
+    """Return why this number cannot be compared, or None. accepted: metric path -> mean, empty for a new run."""
+    if measured is None:
         return f"{metric} was not measured"
-    if not np.isfinite(found["mean"]):
-        return f"{metric} is {found['mean']}"
+    if not np.isfinite(measured["mean"]):
+        return f"{metric} is {measured['mean']}"
     if not accepted:
-        return "the run was never accepted: python -m ltpipe.accept"
-    return None if metric in accepted else f"{metric} was never accepted: python -m ltpipe.accept"
+        return "the run was never accepted: run ltpipe accept"
+    return None if metric in accepted else f"{metric} was never accepted: run ltpipe accept"
 
 
-def _sentence(row: Mapping[str, Any]) -> str:
+def _describe_row(row: Mapping[str, Any]) -> str:
+    """Return a failed comparison with the baseline as one line."""
     if row["verdict"] == "incomparable":
         return f"{row['run']} {row['metric']}: incomparable, {row['reason']}"
     return (
@@ -255,14 +287,18 @@ def _sentence(row: Mapping[str, Any]) -> str:
     )
 
 
-def _paper(summary: Mapping[str, Any]) -> str:
+def _describe_reported(summary: Mapping[str, Any]) -> str:
+    """Return a failed comparison with a paper's number as one line."""
     r = summary["reported"]
     why = r.get("reason") or f"measured {summary['metrics'][r['metric']]['mean']:.2f}, tolerance {r['tolerance']}"
     return f"{summary['run']} {r['metric']}: {r['verdict']} the reported {r['value']} ({why})"
 
 
 def gate(verdict: Mapping[str, Any], report: Path) -> None:
-    """Raise GateFailed with every number that failed; the report is already written."""
+    """Raise GateFailed, with every number that failed, unless the verdict passes.
+
+    report: the report's folder, for the message. As an input of this node it is always written before the gate fails.
+    """
     if not verdict["passes"]:
         lines = "\n".join(f"  {line}" for line in verdict["failed"])
-        raise GateFailed(f"the gate fails, {len(verdict['failed'])} of its comparisons:\n{lines}\nreport: {report}")
+        raise GateFailed(f"gate failed: {len(verdict['failed'])} comparisons:\n{lines}\nreport: {report}")

@@ -1,4 +1,7 @@
-"""The report's figures as PNG bytes: the same bytes for the same numbers."""
+"""Draw the report's figures as PNG; the same numbers give the same bytes.
+
+details: what `measure` returns for the figures of each cell. by_run: run -> the details of its seeds.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,60 +13,67 @@ from ltpipe.storage.manifest import GROUPS
 from ltpipe.storage.table import Table
 
 
-def draw(
+def render(
     summaries: Sequence[Mapping[str, Any]], details: Sequence[Mapping[str, Any]], logs: Mapping[str, Table]
 ) -> dict[str, bytes]:
-    """Every figure by file name."""
-    from matplotlib.figure import Figure  # no pyplot: nothing global, no display
+    """Return file name -> PNG of every figure. logs: cell -> training log."""
+    from matplotlib.figure import Figure  # not pyplot, which keeps global state and looks for a display
 
     by_run: dict[str, list[Mapping[str, Any]]] = {}
     for detail in details:
         by_run.setdefault(detail["cell"].split(".")[1], []).append(detail)
     figures = {
-        "groups.png": _groups(Figure, summaries),
-        "classes.png": _classes(Figure, by_run),
-        "confusion.png": _confusion(Figure, by_run),
-        "reliability.png": _reliability(Figure, by_run),
-        "training.png": _training(Figure, logs),
+        "groups.png": _draw_groups(Figure, summaries),
+        "classes.png": _draw_classes(Figure, by_run),
+        "confusion.png": _draw_confusion(Figure, by_run),
+        "reliability.png": _draw_reliability(Figure, by_run),
+        "training.png": _draw_training(Figure, logs),
     }
-    return {name: _png(figure) for name, figure in figures.items()}
+    return {name: _encode_png(figure) for name, figure in figures.items()}
 
 
-def _png(figure: Any) -> bytes:
+def _encode_png(figure: Any) -> bytes:
     buffer = io.BytesIO()
+    # matplotlib writes its version into the file unless told otherwise
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _axes(kind: Any, rows: int, columns: int, width: float = 4.2, height: float = 3.4) -> tuple[Any, np.ndarray]:
-    figure = kind(figsize=(width * columns, height * rows), layout="constrained")
+def _subplots(
+    figure_class: Any, rows: int, columns: int, width: float = 4.2, height: float = 3.4
+) -> tuple[Any, np.ndarray]:
+    """Return a figure and its axes, rows x columns; width and height of one plot in inches."""
+    figure = figure_class(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _legend(figure: Any) -> None:
-    """One legend of all axes, outside them: with every method of the field there is no room inside."""
+    """Draw one legend for all axes, outside them: inside there is no room for the names of 20 methods."""
     shown: dict[str, Any] = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()
         shown |= dict(zip(labels, handles, strict=True))
     figure.legend(shown.values(), shown.keys(), fontsize=6, loc="outside right upper")
+    # as high as the legend needs: 0.16 inches a line at font size 6
     figure.set_figheight(max(figure.get_figheight(), 0.16 * len(shown)))
 
 
 def _protocols(by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return the protocols of all cells, in the order in which they first occur."""
     return list(dict.fromkeys(p for cells in by_run.values() for cell in cells for p in cell["protocols"]))
 
 
-def _groups(kind: Any, summaries: Sequence[Mapping[str, Any]]) -> Any:
-    """Accuracy by frequency group: bars are means over seeds, whiskers standard deviations."""
+def _draw_groups(figure_class: Any, summaries: Sequence[Mapping[str, Any]]) -> Any:
+    """Draw the accuracy of each frequency group: bars are means over seeds, whiskers standard deviations."""
     protocols = list(dict.fromkeys(key.split(".")[0] for s in summaries for key in s["metrics"]))
-    figure, axes = _axes(kind, 1, len(protocols), width=5.0)
+    figure, axes = _subplots(figure_class, 1, len(protocols), width=5.0)
     for axis, protocol in zip(axes[0], protocols, strict=True):
         for number, summary in enumerate(summaries):
-            found = [(x, summary["metrics"].get(f"{protocol}.accuracy.{g}")) for x, g in enumerate(("all", *GROUPS))]
-            present = [(x, m) for x, m in found if m is not None]
-            if not present:
+            metrics = [(x, summary["metrics"].get(f"{protocol}.accuracy.{g}")) for x, g in enumerate(("all", *GROUPS))]
+            present = [(x, m) for x, m in metrics if m is not None]
+            if not present:  # the run is not evaluated by this protocol
                 continue
+            # the bars of all runs share a width of 0.8 around the tick
             places = [x + (number + 0.5) * 0.8 / len(summaries) - 0.4 for x, _ in present]
             axis.bar(
                 places,
@@ -78,10 +88,10 @@ def _groups(kind: Any, summaries: Sequence[Mapping[str, Any]]) -> Any:
     return figure
 
 
-def _classes(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
-    """Recall of each class against its training images."""
+def _draw_classes(figure_class: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """Draw the recall of each class, mean over seeds, against its number of training images."""
     protocols = _protocols(by_run)
-    figure, axes = _axes(kind, 1, len(protocols))
+    figure, axes = _subplots(figure_class, 1, len(protocols))
     for axis, protocol in zip(axes[0], protocols, strict=True):
         for run, cells in by_run.items():
             tables = [cell["protocols"][protocol]["classes"] for cell in cells if protocol in cell["protocols"]]
@@ -94,8 +104,8 @@ def _classes(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> An
     return figure
 
 
-def _confusion(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
-    """Share of each class's images by prediction, mean over seeds."""
+def _draw_confusion(figure_class: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """Draw which share of each class's images is predicted as which class, over all seeds."""
     panels = [
         (f"{run} {protocol}", np.sum([cell["protocols"][protocol]["confusion"] for cell in cells], axis=0))
         for protocol in _protocols(by_run)
@@ -103,7 +113,8 @@ def _confusion(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         if protocol in cells[0]["protocols"]
     ]
     columns = min(len(panels), 6)
-    figure, axes = _axes(kind, -(-len(panels) // columns), columns, width=2.6, height=2.6)
+    # -(-a // b) rounds up
+    figure, axes = _subplots(figure_class, -(-len(panels) // columns), columns, width=2.6, height=2.6)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, (title, total) in zip(axes.flat, panels, strict=False):
@@ -113,10 +124,10 @@ def _confusion(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     return figure
 
 
-def _reliability(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
-    """Accuracy against confidence, all seeds; on the diagonal a confidence is a probability."""
+def _draw_reliability(figure_class: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """Draw accuracy against confidence, all seeds; on the diagonal the confidence is the probability of being right."""
     protocols = _protocols(by_run)
-    figure, axes = _axes(kind, 1, len(protocols))
+    figure, axes = _subplots(figure_class, 1, len(protocols))
     for axis, protocol in zip(axes[0], protocols, strict=True):
         axis.plot([0, 100], [0, 100], color="0.7", linewidth=1)
         for run, cells in by_run.items():
@@ -130,9 +141,9 @@ def _reliability(kind: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -
     return figure
 
 
-def _training(kind: Any, logs: Mapping[str, Table]) -> Any:
-    """Loss and validation accuracy by epoch, one line a cell; a run that trains nothing has none."""
-    figure, axes = _axes(kind, 1, 2, width=5.0)
+def _draw_training(figure_class: Any, logs: Mapping[str, Table]) -> Any:
+    """Draw loss and validation accuracy by epoch, a line for each cell; a run that trains nothing has no line."""
+    figure, axes = _subplots(figure_class, 1, 2, width=5.0)
     colours = {run: f"C{i % 10}" for i, run in enumerate(dict.fromkeys(cell.split(".")[1] for cell in logs))}
     for cell, log in logs.items():
         run = cell.split(".")[1]

@@ -1,4 +1,7 @@
-"""Stage `report`: markdown with reported, accepted and measured numbers, and plots as PNG; written before the gate."""
+"""Write the report: markdown with reported, accepted and measured numbers, and figures as PNG.
+
+It is written before the gate runs, so that a failed run has a report too.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,31 +10,34 @@ from ltpipe.evaluation import plots
 from ltpipe.evaluation.claims import Claims, check_claims
 from ltpipe.storage.table import Table
 
-NONE = "-"
+NONE = "-"  # a number that does not exist
 
 
 def report(
     verdict: Mapping[str, Any], validation: Mapping[str, Any], claims: Claims, *cells: Mapping[str, Any] | Table
 ) -> dict[str, bytes]:
-    """Files of the report by name. cells: details (dicts) and training logs (tables) of every run and seed."""
+    """Return file name -> content. cells: details (dicts) and training logs (tables) of every run and seed.
+
+    Details and logs come in the same order of cells; Kedro passes them as one list.
+    """
     details = [cell for cell in cells if isinstance(cell, Mapping)]
     logs = [cell for cell in cells if not isinstance(cell, Mapping)]
     names = [detail["cell"] for detail in details]
-    figures = plots.draw(verdict["summaries"], details, dict(zip(names, logs, strict=True)))
-    text = markdown(
+    figures = plots.render(verdict["summaries"], details, dict(zip(names, logs, strict=True)))
+    text = render_markdown(
         names[0].split(".")[0], verdict, validation, check_claims(claims, verdict["summaries"]), list(figures)
     )
     return {"report.md": text.encode(), **figures}
 
 
-def markdown(
+def render_markdown(
     benchmark: str,
     verdict: Mapping[str, Any],
     validation: Mapping[str, Any],
     claims: Sequence[Mapping[str, Any]],
     figures: Sequence[str],
 ) -> str:
-    """The report's text."""
+    """Return the report's text. figures: file names of the figures, which lie beside it."""
     summaries = verdict["summaries"]
     data = sorted({d for s in summaries for d in s["data"]})
     checks = validation["expectations"]
@@ -55,12 +61,12 @@ def markdown(
             [_gate_row(row, summaries) for row in verdict["rows"]],
         ),
         "",
-        *_claims(claims),
+        *_claims_section(claims),
         "## Every metric",
         "",
         "Mean ± standard deviation over the seeds.",
         "",
-        *_metrics(summaries),
+        *_metrics_table(summaries),
         "",
         "## Runs",
         "",
@@ -75,14 +81,17 @@ def markdown(
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a markdown table."""
     return [f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows]]
 
 
 def _number(value: float | None, sign: bool = False) -> str:
+    """Return a number with two digits after the point. sign: show a plus too."""
     return NONE if value is None else f"{value:+.2f}" if sign else f"{value:.2f}"
 
 
 def _gate_row(row: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    # a run reports one metric only: its number is shown in the row of that metric
     paper = next(s["reported"] for s in summaries if s["run"] == row["run"])
     reported = _number(paper["value"]) if paper["metric"] == row["metric"] else NONE
     verdict = row["verdict"] + (f": {row['reason']}" if row.get("reason") else "")
@@ -100,8 +109,8 @@ def _gate_row(row: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) ->
     ]
 
 
-def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What papers claim of the order of methods; nothing where nothing is claimed."""
+def _claims_section(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the section on claims about the order of methods; empty if there are none."""
     if not claims:
         return []
     rows = [
@@ -121,13 +130,14 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["## What the papers claim of the order", "", lead, "", *_table(head, rows), ""]
 
 
-def _metrics(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+def _metrics_table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a table with a row for each metric and a column for each run; the numbers of images are left out."""
     keys = list(dict.fromkeys(key for s in summaries for key in s["metrics"] if not key.endswith(".n")))
-    rows = [[key, *(_cell(s["metrics"].get(key)) for s in summaries)] for key in keys]
+    rows = [[key, *(_mean_and_std(s["metrics"].get(key)) for s in summaries)] for key in keys]
     return _table(["metric", *(f"{s['run']} (n {s['n']})" for s in summaries)], rows)
 
 
-def _cell(value: Mapping[str, Any] | None) -> str:
+def _mean_and_std(value: Mapping[str, Any] | None) -> str:
     return NONE if value is None else f"{_number(value['mean'])} ± {_number(value['std'])}"
 
 

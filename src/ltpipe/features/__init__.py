@@ -1,4 +1,4 @@
-"""Features to cluster images by: one file for each way, with a Config block and
+"""The menu of features by which images are clustered. Each module has a Config block and the function
 
 extract(config, index, rows, given)     -> features of the index's `rows` in their order, N x D
 

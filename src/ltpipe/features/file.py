@@ -1,4 +1,4 @@
-"""Features that another program computed, as one .npy file."""
+"""Features that another program computed, from a .npy file."""
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -9,13 +9,13 @@ from ltpipe.storage.table import Table
 
 
 class Config(Spec):
-    """The file."""
+    """The file with the features."""
 
-    path: str = Field(description="an .npy file: D numbers for each row of the index, or for each row to be clustered")
+    path: str = Field(description="a .npy file: D numbers for each row of the index, or for each row to be clustered")
 
     @field_validator("path")
     @classmethod
-    def _npy(cls, path: str) -> str:
+    def _check_suffix(cls, path: str) -> str:
         if not path.endswith(".npy"):
             raise ValueError(f"a path that ends in .npy, not {path!r}")
         return path
@@ -25,7 +25,7 @@ class Config(Spec):
 
 
 def extract(config: Config, index: Table, rows: np.ndarray, given: Given) -> np.ndarray:
-    """Return the file's features of `rows`, N x D; mapped from the file if all its rows are wanted.
+    """Return the features of `rows`, N x D; mapped from the file unless rows have to be selected.
 
     Raises Refused if the file cannot be read or has the wrong number of rows.
     """

@@ -1,4 +1,4 @@
-"""The benchmark's own images, made small: needs no network, and sees colour and layout only."""
+"""The pixels of the benchmark's images at a small size: no network is needed, and only colour and layout count."""
 
 import numpy as np
 from pydantic import Field
@@ -12,7 +12,10 @@ class Config(Spec):
     """The size of the small images."""
 
     size: int = Field(
-        16, gt=0, description="height and width after resizing; sources with one fixed size (cifar10, digits) need that"
+        16,
+        gt=0,
+        description="height and width after resizing, in pixels; a source with a fixed size (cifar10, digits) "
+        "accepts only that size",
     )
 
 

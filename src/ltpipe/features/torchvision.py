@@ -1,11 +1,11 @@
-"""A network of torchvision with published weights, or with the user's state dict.
+"""The output of a layer of a torchvision network, with published weights or with the user's state dict.
 
 The defaults are the features that Tang et al. (ECCV 2022) cluster: ResNet-50, IMAGENET1K_V1, the 2,048 inputs of the
-classifier, for images resized to 260 and cut to their centre of 256, pixels in 0..1 without subtraction of a mean
-(set mean and std for that). Weights trained on ImageNet have seen the images of a test split drawn from it.
+classifier, for images resized to 260 and cut to their centre of 256, pixels in 0..1 without subtracting a mean (set
+mean and std to subtract one). Weights trained on ImageNet have seen the images of a test split drawn from it.
 
-torch.hub downloads weights given by name, and checks them by the checksum in the file's name; they are kept in its own
-folder ($TORCH_HOME). Sources with one fixed size (cifar10, digits) need resize and crop of that size.
+torch.hub downloads weights that are named, and checks them against the checksum in the file's name; it keeps them in
+its own folder ($TORCH_HOME). For a source with a fixed size (cifar10, digits), set resize and crop to that size.
 """
 
 import re
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from torch import nn
 
 TERMS = "https://github.com/pytorch/vision#pre-trained-model-license"
-LINES, WIDTH = 6, 200
+LINES, WIDTH = 6, 200  # of an error of torch, which may name hundreds of tensors
 
 
 class Config(NetworkOptions):
-    """The network, its weights, and the images it takes. layer: default is the input of the last linear layer."""
+    """The network, its weights, and the images it takes. Without `layer`: the input of the last linear layer."""
 
     model: str = Field("resnet50", description="a name of torchvision.models")
     weights: str = Field("IMAGENET1K_V1", description="name of the weights, or path of a state dict, ending in .pth")
-    classes: int = Field(1000, gt=0, description="outputs of the network that the state dict belongs to")
-    resize: int = Field(260, gt=0, description="size at which images are read")
-    crop: int = Field(256, gt=0, description="size of their centre, which the network takes")
+    classes: int = Field(1000, gt=0, description="outputs of the network that the weights belong to")
+    resize: int = Field(260, gt=0, description="height and width at which images are read, in pixels")
+    crop: int = Field(256, gt=0, description="height and width of their centre, which the network takes, in pixels")
     mean: tuple[Channel, Channel, Channel] = Field((0, 0, 0), description="mean of each channel, pixels in 0..1")
     std: tuple[Channel, Channel, Channel] = Field((1, 1, 1), description="standard deviation of each channel")
 
     @model_validator(mode="after")
-    def _possible(self) -> "Config":
+    def _check_values(self) -> "Config":
         if self.crop > self.resize:
             raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
         if min(self.std) <= 0:
@@ -55,20 +55,26 @@ class Config(NetworkOptions):
 
 
 def extract(config: Config, index: Table, rows: np.ndarray, given: Given) -> np.ndarray:
-    """Output of the layer for each of `rows`, float32, N x D.
+    """Return the layer's output for each of `rows`, float32, N x D.
 
-    Raises Refused where torchvision has no such model, weights or layer, or the weights cannot be had or do not fit.
+    Raises Refused if torchvision has no such model, weights or layer, or if the weights cannot be read or downloaded
+    or do not fit the model.
     """
     import torchvision
 
-    builder, path, device = _builder(config.model), _file(config), config.torch_device()
+    builder, path, device = _find_builder(config.model), _find_weights(config), config.torch_device()
+    # the cache's key has the digest of the weights instead of their name, and the device from the passage
     facts = config.model_dump(mode="json", exclude={"device", "weights"})
     facts |= {"weights": file_digest(path), "torchvision": torchvision.__version__}
     passage = Passage(index["file"].iloc[rows].tolist(), given.images, config.resize, config.batch, device)
-    return compute_features(passage, lambda: _forward(config, builder, path, device), facts, [__name__], given.cache)
+
+    def build() -> Forward:  # called only if the features are not in the cache
+        return _build_network(config, builder, path, device)
+
+    return compute_features(passage, build, facts, [__name__], given.cache)
 
 
-def _builder(model: str) -> "Callable[..., nn.Module]":
+def _find_builder(model: str) -> "Callable[..., nn.Module]":
     from torchvision import models
 
     valid = models.list_models(module=models)
@@ -77,23 +83,23 @@ def _builder(model: str) -> "Callable[..., nn.Module]":
     return models.get_model_builder(model)
 
 
-def _forward(config: Config, builder: "Callable[..., nn.Module]", path: Path, device: "torch.device") -> Forward:
-    """The network with its weights: images uint8, B x resize x resize x 3 -> features, float32, B x D."""
-
+def _build_network(config: Config, builder: "Callable[..., nn.Module]", path: Path, device: "torch.device") -> Forward:
+    """Return the function images (uint8, B x resize x resize x 3) -> features (float32, B x D)."""
     from ltpipe.models.pixels import channel_scale, normalise
 
     network = builder(weights=None, num_classes=config.classes)
-    _load(network, path)
+    _load_weights(network, path)
     network = network.eval().to(device)
     where = f"torchvision's {config.model}"
-    module = find_layer(network, config.layer, where) if config.layer else _classifier(network, where)
+    module = find_layer(network, config.layer, where) if config.layer else _find_classifier(network, where)
+    # the classifier's output are logits: without `layer`, capture what goes into it
     forward = capture_output(network, module, inputs=not config.layer)
     mean, std = (channel_scale(values, device) for values in (config.mean, config.std))
     return lambda pixels: forward(normalise(pixels, config.crop, mean, std))
 
 
-def _classifier(network: "nn.Module", where: str) -> "nn.Module":
-    """The last linear layer."""
+def _find_classifier(network: "nn.Module", where: str) -> "nn.Module":
+    """Return the last linear layer. Raises Refused if there is none."""
     from torch import nn
 
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
@@ -103,30 +109,31 @@ def _classifier(network: "nn.Module", where: str) -> "nn.Module":
     return linear[-1]
 
 
-def _load(network: "nn.Module", path: Path) -> None:
-    """The state dict at `path` into the network: every tensor, and no other."""
+def _load_weights(network: "nn.Module", path: Path) -> None:
+    """Load the state dict at `path` into the network. Raises Refused if a tensor is missing, left over or misshapen."""
     import torch
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch's readers raise whatever their parsers do
-        raise Refused(f"features: {path} is no file of weights: {_short(error)}") from None
+    except Exception as error:  # noqa: BLE001 - torch.load raises errors of many classes
+        raise Refused(f"features: {path} is no file of weights: {_shorten(error)}") from None
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         name = type(network).__name__
         raise Refused(
-            f"features: {path} is not a state dict of this {name} (model, classes): {_short(error)}"
+            f"features: {path} is not a state dict of this {name} (model, classes): {_shorten(error)}"
         ) from None
 
 
-def _short(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
+    """Return the first lines of an error's message."""
     lines = [line.strip()[:WIDTH] for line in str(error).splitlines() if line.strip()]
     return "\n  ".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
 
 
-def _file(config: Config) -> Path:
-    """The file of weights, fetched where it is named and absent."""
+def _find_weights(config: Config) -> Path:
+    """Return the path of the weights; download them first if they are named and absent."""
     from torchvision import models
 
     path, known = Path(config.weights), models.get_model_weights(config.model)
@@ -136,11 +143,11 @@ def _file(config: Config) -> Path:
         problem = f"no file {path}" if path.suffix == ".pth" else f"no weights {config.weights!r}"
         names = ", ".join(weights.name for weights in known)
         raise Refused(f"features: torchvision's {config.model}: {problem}; weights: {names}, or a path to a .pth file")
-    return _fetched(known[config.weights])
+    return _fetch_weights(known[config.weights])
 
 
-def _fetched(weights: Any) -> Path:
-    """The file of published weights in torch.hub's folder."""
+def _fetch_weights(weights: Any) -> Path:
+    """Return the path of published weights in torch.hub's folder; download them if they are absent."""
     import torch
 
     path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
@@ -150,14 +157,16 @@ def _fetched(weights: Any) -> Path:
                 weights.url, map_location="cpu", progress=sys.stderr.isatty(), check_hash=True, weights_only=True
             )
         except (OSError, RuntimeError) as error:
-            raise _absent(weights, path, error) from None
-    wanted = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    if wanted and not file_digest(path).startswith(wanted[1]):
+            raise _download_error(weights, path, error) from None
+    # also for a file that was there before: torch.hub checks only what it downloads
+    checksum = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    if checksum and not file_digest(path).startswith(checksum[1]):
         raise Refused(f"features: {path} is not the file {weights.url} (its SHA-256 differs): delete it")
     return path
 
 
-def _absent(weights: Any, path: Path, error: Exception) -> Refused:
+def _download_error(weights: Any, path: Path, error: Exception) -> Refused:
+    """Return the error for weights that cannot be downloaded: what to get, under which terms, and where to put it."""
     size = weights.meta.get("_file_size")
     block = f"cluster: {{features: {{name: torchvision, options: {{weights: /path/{path.name}}}}}}}"
     return Refused(

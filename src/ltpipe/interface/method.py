@@ -1,9 +1,10 @@
 """What a method may change, hook by hook. Every default is plain cross-entropy on one shuffled stream of images.
 
-To add a method, write a file in ltpipe/methods. The file name is the method's name. The file has a docstring that
-begins with the paper, a `Config` block, the mathematics as pure functions, and a `Method` that overrides the hooks it
-needs. Import torch inside functions only: Kedro reads the Config of every run, also when only `evaluate` is asked for.
-If the default options do not show all of the method within two epochs, add EXAMPLE, options that do.
+To add a method, write a file in ltpipe/methods. The file name is the method's name. The file has a docstring with the
+parts that ltpipe/methods/__init__.py lists (the paper first), a `Config` block, the mathematics as pure functions, and
+a `Method` that overrides the hooks it needs. Import torch inside functions only: Kedro reads the Config of every run,
+also when only `evaluate` is asked for. If the default options do not show all of the method within two epochs, add
+EXAMPLE, options that do.
 
 Keep all state that outlives a step in the module that `build` returns (parameters and buffers): checkpoints store
 that module and nothing else of a method.

@@ -58,6 +58,6 @@ class Batch:
 
 
 def class_aware(problem: Problem, per_class: int) -> Stream:
-    """Return class-aware sampling of min(n_max * C, 4 N) images (the length of Kang et al., ICLR 2020, capped)."""
+    """Return class-aware sampling of min(n_max * C, 4 N) images, as in the second stages of Tang et al., ECCV 2022."""
     counts = problem.counts
     return Stream(per_class=per_class, length=int(min(counts.max() * (counts > 0).sum(), 4 * counts.sum())))

@@ -1,1 +1,1 @@
-"""Layers that backbones and methods build networks from."""
+"""Layers from which backbones and methods build networks."""

@@ -1,4 +1,4 @@
-"""Classifiers: features B x D -> logits B x C; with experts B x E x D -> B x E x C."""
+"""Classifiers: features B x D -> logits B x C; with experts, B x E x D -> B x E x C."""
 
 import torch
 from torch import Tensor, nn
@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 
 class Cosine(nn.Module):
-    """scale * cos(feature, class weight), no bias (LDAM and RIDE; scale 30 in both).
+    """scale * cos(feature, class weight), without a bias (LDAM and RIDE, both with scale 30).
 
-    The product is computed on normalised vectors in the features' own precision.
+    The vectors are normalised first, then multiplied, both in the precision of the features.
     """
 
     def __init__(self, features: int, classes: int, scale: float = 30.0) -> None:
@@ -21,7 +21,7 @@ class Cosine(nn.Module):
 
 
 class PerExpert(nn.Module):
-    """One head for each expert: B x E x D -> B x E x C."""
+    """A head for each expert: B x E x D -> B x E x C."""
 
     def __init__(self, heads: list[nn.Module]) -> None:
         super().__init__()
@@ -32,15 +32,16 @@ class PerExpert(nn.Module):
 
 
 class MultiHead(nn.Module):
-    """scale * W_k . z_k / ((||W_k|| + floor) ||z_k||) of each of K parts of the features: B x D -> B x K x C, no bias.
+    """Logits of K parts of the features: B x D -> B x K x C, without a bias.
 
-    Tang et al., NeurIPS 2020; the mean over k is their logit. Features of zeros give logits 0.
+    The logits of part k are scale * W_k . z_k / ((||W_k|| + floor) ||z_k||); their mean over k is the network's logit
+    (Tang et al., NeurIPS 2020). Features of zeros give logits of 0.
     """
 
     def __init__(self, features: int, classes: int, heads: int, scale: float, floor: float) -> None:
         super().__init__()
         if features % heads:
-            raise ValueError(f"{features} features do not divide into {heads} heads")
+            raise ValueError(f"{features} features cannot be divided into {heads} equal heads")
         bound = features**-0.5
         self.weight = nn.Parameter(torch.empty(heads, classes, features // heads).uniform_(-bound, bound))
         self.scale, self.floor = scale, floor

@@ -1,6 +1,6 @@
-"""Mathematics that several methods share: class priors, re-weighting, margins, weighted and mixed cross-entropy.
+"""Formulas that several methods share: class priors, re-weighting, margins, weighted and mixed cross-entropy.
 
-Pure functions; torch is imported inside them, so that a method's Config can be read without it.
+Pure functions. They import torch when they are called, so that reading a method's Config does not import it.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def log_prior(prior: np.ndarray) -> np.ndarray:
-    """log pi, C, float64; prior: C, sums to 1. Raises Refused where a class has no image (its log is -inf)."""
+    """Return log pi of the class prior pi, C, float64. prior: C, sums to 1.
+
+    Raises Refused if a class has no training image: its log would be -inf.
+    """
     absent = np.flatnonzero(prior <= 0)
     if len(absent):
         raise Refused(f"logit adjustment needs a training image of every class; none of: {absent.tolist()}")
@@ -22,14 +25,15 @@ def log_prior(prior: np.ndarray) -> np.ndarray:
 
 
 def class_balanced_weights(counts: np.ndarray, beta: float = 0.9999) -> np.ndarray:
-    """w_c = (1 - beta) / (1 - beta^n_c), scaled to sum to the number of classes present; C, float64.
+    """Return w_c = (1 - beta) / (1 - beta^n_c), scaled to sum to the number of classes with images; C, float64.
 
-    Cui et al., CVPR 2019, eq. 3. beta = 1 is its limit 1 / n_c, beta = 0 gives 1. A class without images weighs 0.
+    Cui et al., CVPR 2019, eq. 3. counts: n_c, C. beta = 1 gives the limit 1 / n_c, beta = 0 gives 1. A class without
+    images has weight 0.
     """
     counts = np.asarray(counts, dtype=np.float64)
     present = counts > 0
     safe = np.maximum(counts, 1)
-    # expm1 and log1p: 1 - beta^n loses every digit where beta is within 1e-12 of 1
+    # By expm1 and log1p, because 1 - beta^n loses all its digits if beta is within 1e-12 of 1.
     raw = 1 / safe if beta == 1 else (1 - beta) / (-np.expm1(safe * np.log1p(beta - 1)) if beta > 0 else 1.0)
     raw = np.where(present, raw, 0.0)
     weights: np.ndarray = raw * present.sum() / raw.sum()
@@ -37,9 +41,10 @@ def class_balanced_weights(counts: np.ndarray, beta: float = 0.9999) -> np.ndarr
 
 
 def ldam_margins(counts: np.ndarray, largest: float = 0.5) -> np.ndarray:
-    """m_c = largest * n_c^(-1/4) / max_j n_j^(-1/4); C, float64, in units of the cosine (Cao et al., 2019, eq. 13).
+    """Return m_c = largest * n_c^(-1/4) / max_j n_j^(-1/4); C, float64, in units of the cosine.
 
-    A class without images has the largest margin: it is nobody's label.
+    Cao et al., 2019, eq. 13. counts: n_c, C. A class without images counts as one image: its margin is never used,
+    because no image has its label.
     """
     quarter = np.maximum(np.asarray(counts, dtype=np.float64), 1) ** -0.25
     margins: np.ndarray = largest * quarter / quarter.max()
@@ -53,10 +58,10 @@ def adjusted_loss(
     margin: "Tensor | None" = None,
     weight: "Tensor | None" = None,
 ) -> "Tensor":
-    """Cross-entropy of logits + shift with `margin` taken from the true class's logit; scalar, nats.
+    """Return the cross-entropy of logits + shift, after subtracting `margin` from the true class's logit; scalar, nats.
 
     The pairwise-margin family of Menon et al., ICLR 2021, eq. 11. logits: B x C. labels: B. shift, margin, weight: C.
-    With `weight` the mean over the batch is weighted: sum_b w_yb l_b / sum_b w_yb, as in the authors' codes.
+    With `weight`, the mean over the batch is weighted: sum_b w_yb l_b / sum_b w_yb, as in the authors' codes.
     """
     from torch.nn import functional as F
 
@@ -68,7 +73,10 @@ def adjusted_loss(
 
 
 def mixed_loss(logits: "Tensor", labels: "Tensor", other: "Tensor", share: float) -> "Tensor":
-    """share * CE(labels) + (1 - share) * CE(other); scalar, nats. logits: B x C. labels, other: B. share in 0..1."""
+    """Return share * CE(labels) + (1 - share) * CE(other); scalar, nats.
+
+    logits: B x C. labels, other: B. share: 0..1.
+    """
     from torch.nn import functional as F
 
     return share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, other)

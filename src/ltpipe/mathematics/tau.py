@@ -1,6 +1,6 @@
-"""A post-processing strength chosen on the validation split by MACRO recall; never on test.
+"""Choose the strength tau of a post-processing by macro recall on the validation split, never on the test split.
 
-Plain accuracy on a long-tailed validation set would pick the strength that helps the largest classes: none.
+Plain accuracy on a long-tailed validation split would pick the strength that suits the largest classes, which is none.
 """
 
 from collections.abc import Callable
@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-TAUS = tuple(round(0.1 * step, 1) for step in range(31))
+TAUS = tuple(round(0.1 * step, 1) for step in range(31))  # 0.0, 0.1, ..., 3.0
 
 
 def macro_recall(predicted: "Tensor", labels: "Tensor", classes: int) -> "Tensor":
-    """Mean recall over the classes present in `labels`; predicted: K x B for K candidates. Returns K, 0..1."""
+    """Return the mean recall over the classes in `labels` of K candidate predictions; K, 0..1.
+
+    predicted: K x B. labels: B.
+    """
     from torch.nn import functional as F
 
     member = F.one_hot(labels, classes).double()
@@ -22,11 +25,12 @@ def macro_recall(predicted: "Tensor", labels: "Tensor", classes: int) -> "Tensor
     return (hits[:, present > 0] / present[present > 0]).mean(dim=1)
 
 
-def choose(logits: "Callable[[float], Tensor]", labels: "Tensor", classes: int) -> dict[str, Any]:
-    """The tau of TAUS with the best macro recall (the smallest of equals), that recall, and what is missing.
+def choose_tau(logits: "Callable[[float], Tensor]", labels: "Tensor", classes: int) -> dict[str, Any]:
+    """Return the tau of TAUS with the best macro recall (the smallest if several are equal), as facts about the run.
 
-    logits: tau -> logits of the validation images, B x C. labels: B. val_absent: classes without a validation image;
-    the recall is the mean over the others, val_classes of them.
+    logits: maps tau to the logits of the validation images, B x C. labels: B. The facts are `tau`, its recall
+    `tau_macro_recall`, `val_absent` (classes without a validation image) and `val_classes` (the number of the other
+    classes, over which the recall is the mean).
     """
     import torch
 

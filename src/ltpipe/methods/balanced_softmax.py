@@ -1,7 +1,23 @@
-"""Balanced softmax (Ren et al., NeurIPS 2020): cross-entropy on s + log n, prediction argmax s (eq. 4).
+"""Balanced softmax (Ren et al., NeurIPS 2020): cross-entropy on the logits plus the log of the class sizes.
 
-The logit-adjusted loss with tau = 1, because log n and log pi differ by a constant. n is the class distribution of the
-training stream: with class-balanced sampling on top, counts of the split would balance twice (section 3.2).
+In the loss, log n_c is added to the logit of each class; the prediction uses the plain logits. This equals
+`logit_adjust` with tau = 1, because log n and log pi differ by a constant. The class sizes are those of the training
+stream: if a method resamples the images, the counts of the split would balance twice (section 3.2 of the paper).
+
+Formula:
+    loss = mean_b CE(s_b + log n, y_b)                eq. 4 of the paper; prediction: argmax_c s_c
+
+Use:
+    balanced_softmax: {}
+
+Suggested values: the defaults; there are no options.
+
+Where the authors' code differs: the authors' own code was not compared. The code of Tang et al., 2022 sorts the classes
+as text when it counts their images ("0", "1", "10", ...), so that classes get the count of another class: on
+ImageNet-GLT 11 % of the classes have a prior that is wrong by more than a factor of 2, on MSCOCO-GLT 27 of 29 classes
+have another class's count. Here the counts are in class order.
+
+Attribution: Ren et al., NeurIPS 2020, arXiv:2007.10740. The code here is written from the formula.
 """
 
 from typing import TYPE_CHECKING
@@ -22,7 +38,7 @@ class Config(Spec):
 
 
 class Method(method.Method):
-    """log n, up to a constant, as a buffer."""
+    """Keep log pi (log n up to a constant) as a buffer, C."""
 
     def build(self, features: int) -> "nn.Module":
         return method.buffers(log_prior=log_prior(self.problem.prior))

@@ -1,12 +1,34 @@
 """Bilateral-branch network (Zhou et al., CVPR 2020): one branch for images as they come, one for mostly rare classes.
 
-    l = 1 - (epoch / epochs)^2;  s = 2 (l W_1 z_1 + (1 - l) W_2 z_2);  loss = l CE(s, y_1) + (1 - l) CE(s, y_2)
+Two branches share a trunk. The first sees images drawn equally often, the second sees images of rare classes more often
+than those of frequent ones. The weight of the first falls from 1 to 0 during training. The prediction uses both
+branches equally.
 
-z_1 is of an image of the uniform stream, z_2 of one of the reversed stream (class probability in proportion to
-n_max / n_c), each through its own branch on a shared trunk; both streams have N images, an epoch 2 N. At test l = 1/2,
-hence s = W_1 z_1 + W_2 z_2. No bias.
+Formula:
+    l    = 1 - (epoch / epochs)^2
+    s    = 2 (l W_1 z_1 + (1 - l) W_2 z_2)            no bias
+    loss = mean_b l CE(s, y_1) + (1 - l) CE(s, y_2)
+    prediction: argmax of W_1 z_1 + W_2 z_2           s at l = 1/2
 
-Where the authors' code differs: that of Tang et al., 2022 has epoch - 1 (from 0) in place of epoch.
+    z_1: from an image of the uniform stream, through branch 1
+    z_2: from an image of the reversed stream, through branch 2; probability of class c in proportion to n_max / n_c
+
+Use:
+    bbn: {}
+
+Suggested values:
+* ImageNet-GLT: the run's `schedule: {decay: {60: 0.1, 80: 0.01}}`, as in the code of Tang et al., 2022.
+* Otherwise the defaults; there are no options.
+
+Where the authors' code differs: the authors' own code was not compared. In the code of Tang et al., 2022:
+* l has epoch - 1 (counted from 0) in place of epoch.
+* The network is a ResNet-50 whose branches share all but the last block. Here it is the benchmark's network, and each
+  branch has its last two stages.
+
+Cost: both streams have N images, so an epoch shows 2 N images; a step has two batches.
+
+Attribution: Zhou et al., CVPR 2020. The code here is written from the formulas; details come from
+KaihuaTang/Generalized-Long-Tailed-Benchmarks.pytorch (non-commercial licence), from which nothing was copied.
 """
 
 from typing import TYPE_CHECKING
@@ -29,13 +51,17 @@ class Config(Spec):
 
 
 def reversed_weights(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Sampling weights of images under which class c has probability (1/n_c) / sum_j (1/n_j); N, float64, sum 1."""
+    """Return sampling weights of images that give class c the probability (1/n_c) / sum_j (1/n_j); N, float64, sum 1.
+
+    labels: class of each training image, N. counts: n_c, C.
+    """
+    # Squared: each of the n_c images of class c has a share 1/n_c of its class's probability, which goes with 1/n_c.
     weights = 1.0 / counts[labels].astype(np.float64) ** 2
     return np.asarray(weights / weights.sum())
 
 
 class Method(method.Method):
-    """Two whole streams, one a branch."""
+    """Two streams, each with a full batch for its branch."""
 
     def needs(self) -> method.Needs:
         return method.Needs(branches=2, partition_batch=True)
@@ -54,7 +80,7 @@ class Method(method.Method):
         return (Stream(own_batch=True), Stream(weights=weights, own_batch=True))
 
     def batch(self, streams: tuple[Batch, ...]) -> Batch:
-        """Pairs: images of both streams, one after the other; labels of the first, `other` of the second."""
+        """Concatenate the images of both streams; `labels` are those of the first stream, `other` of the second."""
         import torch
 
         first, second = streams
@@ -63,6 +89,7 @@ class Method(method.Method):
 
     def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         assert out.experts is not None and batch.other is not None
+        # Row b has the logits of two images: of the uniform stream in branch 0, of the reversed stream in branch 1.
         logits = 2 * (batch.share * out.experts[:, 0] + (1 - batch.share) * out.experts[:, 1])
         return {"loss": mixed_loss(logits, batch.labels, batch.other, batch.share)}
 

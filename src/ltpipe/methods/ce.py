@@ -1,6 +1,20 @@
 """Cross-entropy (empirical risk minimisation), the baseline of every table. Paper: none.
 
-loss = mean_b -log softmax(s_b)[y_b]
+Draw every training image equally often and minimise the mean cross-entropy. Nothing corrects for the class sizes, so
+frequent classes dominate the loss.
+
+Formula:
+    loss = mean_b CE(s_b, y_b)                        prediction: argmax_c s_c
+
+Use:
+    ce: {}
+
+Suggested values: the defaults; there are no options.
+
+Where the authors' code differs: there is no authors' code. In the code of Tang et al., 2022 (ImageNet-GLT) the linear
+head has no bias; here it has one.
+
+Attribution: none, a textbook loss.
 """
 
 from ltpipe.config.spec import Spec
@@ -12,4 +26,4 @@ class Config(Spec):
 
 
 class Method(method.Method):
-    """Every hook at its default."""
+    """Plain cross-entropy: every hook keeps its default."""

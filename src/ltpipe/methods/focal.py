@@ -1,7 +1,24 @@
-"""Focal loss (Lin et al., ICCV 2017): mean_b (1 - p_y)^gamma (-log p_y), eq. 4 without alpha.
+"""Focal loss (Lin et al., ICCV 2017): images that the network already answers well count less.
 
-gamma = 2 is the paper's; the code of Cao et al., 2019 has 1. The paper's is a sum of binary losses, one a class; this
-is the softmax form of the long-tail literature.
+The cross-entropy of an image is multiplied by (1 - p)^gamma, where p is the probability of its true class. Easy images
+then add little to the loss. This is eq. 4 of the paper without alpha, in the softmax form of the long-tail literature;
+the paper's form is a sum of binary losses, one for each class.
+
+Formula:
+    p    = softmax(s_b)_yb
+    loss = mean_b (1 - p)^gamma (-log p)              prediction: argmax_c s_c
+
+Use:
+    focal: {gamma: 1.0}
+
+Suggested values:
+* gamma 2 is the paper's value and the default; the code of Tang et al., 2022 (ImageNet-GLT) has it too.
+* CIFAR-10-LT and CIFAR-100-LT: gamma 1 (code of Cao et al., 2019).
+
+Where the authors' code differs: the authors' own code was not compared. The code of Tang et al., 2022 stops the
+gradient through the factor (1 - p)^gamma; here the gradient flows through both factors.
+
+Attribution: Lin et al., ICCV 2017. The code here is written from the formula.
 """
 
 from typing import TYPE_CHECKING
@@ -19,23 +36,24 @@ if TYPE_CHECKING:
 
 
 class Config(Spec):
-    """gamma: 0 is cross-entropy."""
+    """Strength of the factor."""
 
-    gamma: float = Field(2.0, ge=0)
+    gamma: float = Field(2.0, ge=0, description="exponent of 1 - p; 0 is cross-entropy")
 
 
 def focal_loss(logits: "Tensor", labels: "Tensor", gamma: float) -> "Tensor":
-    """Scalar, nats. logits: B x C. labels: B."""
+    """Return mean_b (1 - p)^gamma (-log p), scalar, nats. logits: B x C. labels: B."""
     from torch.nn import functional as F
 
     losses = F.cross_entropy(logits, labels, reduction="none")
-    # 1 - p without cancellation; the floor keeps the gradient of x^gamma finite at 0 for gamma < 1
+    # 1 - p as -expm1(log p): no digits are lost if p is near 1. The floor keeps the gradient of x^gamma finite at x = 0
+    # for gamma < 1.
     missing = (-(-losses).expm1()).clamp(min=1e-12)
     return (missing**gamma * losses).mean()
 
 
 class Method(method.Method):
-    """Another loss; no state."""
+    """Replace the loss; no state."""
 
     def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         return {"loss": focal_loss(out.logits, batch.labels, self.config.gamma)}

@@ -1,27 +1,54 @@
-"""Invariant feature learning (Tang et al., ECCV 2022, arXiv 2207.09504) around any base: environments and one centre
-per class for all of them.
+"""Invariant feature learning (Tang et al., ECCV 2022, IFL) around a base method: environments that share class centres.
 
-Each stream of training images is an environment. The first draws every image alike; each further one draws every class
-alike, and inside a class the images that the network is least confident about more often (`pareto_weights`). A step
-sees all environments in one batch; its loss is the base's plus a * centre loss, with one centre per class that all
-environments share (algorithm 1 of the paper, "an IRM version of centre loss"):
+Each stream of training images is an environment. The first draws every image equally often. Each further one draws
+every class equally often, and inside a class it prefers the images whose true class has a low probability
+(`pareto_weights`). A step sees all environments in one batch. Its loss is the loss of the base method plus a weighted
+centre loss, with one centre for each class that all environments share (algorithm 1 of the paper, "an IRM version of
+centre loss").
 
-    euclidean   mean_b ||z_b - C_yb||^2, clamped to [1e-12, 1e12]        z: all experts' features, concatenated
-    cosine      mean_b 1 - cos(z_b, C_yb)
-    centres     C_y <- C_y + 2 rate (n_y / B) (mean of class y's z - C_y) after the step; rate 0.5
+Formula:
+    loss        = base loss + a * centre loss         a: `centre_weight` of the epoch, 0 before `centre_from`
+    euclidean   centre loss = mean_b ||z_b - C_yb||^2, clamped to [1e-12, 1e12]        z: features of all experts,
+    cosine      centre loss = mean_b 1 - cos(z_b, C_yb)                                side by side
+    centres     C_c <- C_c + 2 rate (n_c^B / B) (mean of z over class c in the batch - C_c) after each step
+    n_c^B: images of class c in the batch
 
-Where the authors' code differs: (options that reproduce it are named)
-* Scores come from the training epoch's augmented, drifting forward passes, and an image that was not drawn (13.5 %)
-  gets weight 0 in the new environment. Here: a pass of its own without augmentation (`scores: pass`), or, with
-  `scores: epoch`, the collected scores, the images not drawn getting their class's mean.
+Use:
+    ifl: {base: ce}
+    ifl_balanced_softmax: {base: balanced_softmax}
+    ifl_ride: {base: ride, centre: cosine}
+
+Suggested values: from the authors' code for ImageNet-GLT and MSCOCO-GLT.
+* The defaults: centre loss with weight 0.001 from epoch 60 and 0.005 from epoch 80 of 100, rate 0.5; new environments
+  after epochs 60 and 80; two streams.
+* `base: ride` and `base: ldam`: `centre: cosine`. With `base: ride`, the run also has the `schedule`
+  `{decay: {60: 0.1, 80: 0.01}}`.
+* Post-hoc logit adjustment with IFL: a run of `logit_adjust` with `form: post_hoc` and `start_from: ifl`.
+* The IRM variant: `penalty: irm`, `updates: every` and `centre_weight: [0, 0]`.
+* For a comparison at the cost of the base: `steps: fair`.
+
+Where the authors' code differs: options that reproduce a difference are named.
+* Scores come from the forward passes of the training epoch, with augmentation and changing weights, and an image that
+  was not drawn (13.5 %) gets weight 0 in the new environment. Here: a separate pass without augmentation (`scores:
+  pass`), or, with `scores: epoch`, the collected scores, where images that were not drawn get the mean of their class.
 * An epoch is 2 N images (3 N with three environments): `steps: reference`. `steps: fair` gives N, as the base has.
 * Centres start at N(0, 1), far from the features, when their loss is switched on: `centres: normal`. Here they start
   as the class means of that moment, as in the paper's algorithm.
-* Losses with a class prior keep the split's, although the new environment is class-balanced: `prior: data`. Here they
-  get the prior of the environments together (`prior: stream`); it is also among the checkpoint's facts.
-* Cosine centres follow SGD on the cosine loss; here the same moving average as the others, of unit-length features.
-* With mixed images the centre loss is mixed as the labels are; `scores: epoch` scores an image by its own label on the
-  mixed image, as the authors do.
+* Losses with a class prior keep that of the split, although the new environment is class-balanced: `prior: data`. Here
+  they get the prior of all environments together (`prior: stream`); the checkpoint's facts state it too.
+* Its class prior itself is wrong for balanced softmax, LDAM, RIDE and TADE, because it sorts the classes as text; here
+  the counts are in class order.
+* Cosine centres follow SGD on the cosine loss; here the same moving average as the others, of features of length 1.
+* With mixed images (base mixup), the centre loss is mixed as the labels are, as in the authors' code. `scores: epoch`
+  scores an image by its own label on the mixed image, as the authors do.
+
+Cost: with the default `steps: reference`, an epoch has as many times N images as there are environments, so the run
+takes about twice as many steps as its base. With the default `scores: pass`, each update of the environments adds a
+forward pass over the training split, and so does the start of the centres.
+
+Attribution: Tang et al., ECCV 2022, arXiv:2207.09504; authors' code
+KaihuaTang/Generalized-Long-Tailed-Benchmarks.pytorch (NTUitive licence, non-commercial use only, so nothing was
+copied). The code here is written from the formulas.
 """
 
 import math
@@ -40,30 +67,41 @@ if TYPE_CHECKING:
     from ltpipe.models.network import Network, Output
 
 EXAMPLE = {"centre_from": [0, 1], "centre_weight": [0.001, 0.005], "updates": [0]}
-SCALES = {"single": (), "dual": (4.0,), "triple": (2.0, 4.0)}  # of each environment after the first
+# The `scale` of `pareto_weights` for each environment after the first.
+SCALES = {"single": (), "dual": (4.0,), "triple": (2.0, 4.0)}
 
 
 class Config(Spec):
-    """base: a method's name, or {method, options}. centre_weight[i] is a from centre_from[i] on, and 0 before.
+    """The base method, the environments, and the terms that the loss gains."""
 
-    updates: after which epochs the environments are drawn anew, or "every". penalty: "irm" adds penalty_weight *
-    10^(number of penalty_from passed) * `irm_penalty`; the authors use it with centre_weight 0 and updates "every".
-    """
-
-    base: str | dict[str, Any] = "ce"
-    streams: Literal["single", "dual", "triple"] = "dual"
-    centre: Literal["euclidean", "cosine"] = "euclidean"
-    centres: Literal["mean", "normal"] = "mean"
-    centre_from: tuple[When, ...] = (0.6, 0.8)
-    centre_weight: tuple[float, ...] = (0.001, 0.005)
-    rate: float = Field(0.5, gt=0, le=0.5)
-    updates: tuple[When, ...] | Literal["every"] = (0.6, 0.8)
-    scores: Literal["pass", "epoch"] = "pass"
-    steps: Literal["reference", "fair"] = "reference"
-    prior: Literal["stream", "data"] = "stream"
-    penalty: Literal["none", "irm"] = "none"
-    penalty_weight: float = Field(0.001, ge=0)
-    penalty_from: tuple[When, ...] = (0.3, 0.6, 0.9)
+    base: str | dict[str, Any] = Field("ce", description="name of a method, or {method, options}")
+    streams: Literal["single", "dual", "triple"] = Field(
+        "dual", description="one, two or three environments; the further ones prefer hard images, by scale 4 or 2 and 4"
+    )
+    centre: Literal["euclidean", "cosine"] = Field("euclidean", description="distance in the centre loss")
+    centres: Literal["mean", "normal"] = Field(
+        "mean", description="how centres start: as class means when their loss begins, or at N(0, 1)"
+    )
+    centre_from: tuple[When, ...] = Field((0.6, 0.8), description="when each weight of `centre_weight` begins")
+    centre_weight: tuple[float, ...] = Field(
+        (0.001, 0.005), description="weights of the centre loss, as many as in `centre_from`; 0 before the first"
+    )
+    rate: float = Field(0.5, gt=0, le=0.5, description="rate of the moving average of the centres")
+    updates: tuple[When, ...] | Literal["every"] = Field(
+        (0.6, 0.8), description="after which epochs the environments are drawn anew; `every`: after each epoch"
+    )
+    scores: Literal["pass", "epoch"] = Field(
+        "pass", description="scores of the images: from a separate pass, or collected during the epoch"
+    )
+    steps: Literal["reference", "fair"] = Field(
+        "reference", description="images of an epoch: N for each environment, or N in all"
+    )
+    prior: Literal["stream", "data"] = Field(
+        "stream", description="class prior that the base gets: of all environments together, or of the split"
+    )
+    penalty: Literal["none", "irm"] = Field("none", description="irm adds the penalty of IRM to the loss")
+    penalty_weight: float = Field(0.001, ge=0, description="weight of the penalty at the start")
+    penalty_from: tuple[When, ...] = Field((0.3, 0.6, 0.9), description="times at which that weight grows tenfold")
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
@@ -73,7 +111,10 @@ class Config(Spec):
 
 
 def fill_unseen(scores: "Tensor", labels: "Tensor", classes: int) -> "Tensor":
-    """NaN scores replaced by the mean score of their class's others (1 where the class has none); N, float64."""
+    """Return the scores with NaN replaced by the mean of the class's other scores, or by 1 if it has none; N, float64.
+
+    scores: N. labels: N.
+    """
     import torch
 
     seen = ~scores.isnan()
@@ -85,47 +126,52 @@ def fill_unseen(scores: "Tensor", labels: "Tensor", classes: int) -> "Tensor":
 
 
 def pareto_weights(scores: "Tensor", labels: "Tensor", classes: int, scale: float = 4.0) -> "Tensor":
-    """Sampling weights of an environment, N, float64; each class's sum is 1, the least confident weigh the most.
+    """Return the sampling weights of an environment, N, float64: low scores give high weights, each class sums to 1.
 
-    scores: N, probability of the true label, in 0..1. labels: N. Per class with m images and scores p:
+    scores: probability of the true label, 0..1, N. labels: N. For a class with m images and scores p:
 
         m < 5   w = 1 / m
         else    u = |1 - (p - min p) / (max p - min p + 1e-9)| + 1e-5
                 r = mean(largest floor(0.2 m) of u) / mean(smallest floor(0.8 m) of u) + 1e-5
                 gamma = clip(ln scale / ln r, 1, 10);  w = (u^gamma + 1e-12) / sum over the class
 
-    Tang et al., authors' code ("Pareto 80/20", scale 4). The ratio of the two means after the power is not `scale`,
-    because a mean of powers is not a power of means (3.339 for ten equidistant scores): the formula is theirs.
-    Linear in N after two sorts; no loop over images or classes. Fewer images than N is no error: classes may be empty.
+    The formula is that of the authors' code ("Pareto 80/20", scale 4). The ratio of the two means after the power is
+    not `scale`, because a mean of powers is not a power of means (it is 3.339 for ten equidistant scores).
+    The cost is linear in N after two sorts, without a loop over images or classes. Classes may be empty.
     """
     import torch
 
-    rising = scores.double().argsort(descending=True)  # u rises as the score falls
+    # Sort by class, and inside a class by falling score, which is rising u. The second sort is stable, so it keeps the
+    # order of the first. `rank` is an image's position in its class, `owner` its class.
+    rising = scores.double().argsort(descending=True)
     order = rising[labels[rising].argsort(stable=True)]
     sizes = torch.bincount(labels, minlength=classes)
     start = sizes.cumsum(0) - sizes
     owner, p = labels[order], scores[order].double()
     rank = torch.arange(len(order), device=order.device) - start[owner]
-    last = len(order) - 1
+    last = len(order) - 1  # empty classes may point outside the array; their values are never used
     low, high = p[(start + sizes - 1).clamp(0, last)], p[start.clamp(0, last)]
     u = (1 - (p - low[owner]) / (high - low + 1e-9)[owner]).abs() + 1e-5
 
-    def total(values: "Tensor") -> "Tensor":
+    def class_sums(values: "Tensor") -> "Tensor":
         return torch.zeros(classes, dtype=torch.float64, device=u.device).index_add_(0, owner, values)
 
     few, many = sizes // 5, 4 * sizes // 5
-    top = total(torch.where(rank >= (sizes - few)[owner], u, 0.0)) / few.clamp(min=1)
-    bottom = total(torch.where(rank < many[owner], u, 0.0)) / many.clamp(min=1)
+    top = class_sums(torch.where(rank >= (sizes - few)[owner], u, 0.0)) / few.clamp(min=1)
+    bottom = class_sums(torch.where(rank < many[owner], u, 0.0)) / many.clamp(min=1)
     ratio = torch.where(bottom > 0, top / bottom, 1.0) + 1e-5
     gamma = (math.log(scale) / ratio.clamp(min=1 + 1e-9).log()).clamp(1, 10)
     raw = torch.where((sizes < 5)[owner], 1.0, u ** gamma[owner] + 1e-12)
     weights = torch.empty_like(raw)
-    weights[order] = raw / total(raw)[owner]
+    weights[order] = raw / class_sums(raw)[owner]
     return weights
 
 
 def stream_prior(weights: "Tensor", labels: "Tensor", classes: int) -> "Tensor":
-    """Class distribution of images drawn from the environments in turn; C, float64. weights: K x N. labels: N."""
+    """Return the class distribution of images drawn equally often from each environment; C, float64, sum 1.
+
+    weights: sampling weights of K environments, K x N. labels: N.
+    """
     import torch
 
     mean = (weights / weights.sum(dim=1, keepdim=True)).mean(dim=0)
@@ -133,7 +179,10 @@ def stream_prior(weights: "Tensor", labels: "Tensor", classes: int) -> "Tensor":
 
 
 def centre_loss(features: "Tensor", centres: "Tensor", kind: str) -> "Tensor":
-    """Mean distance of features (B x D) to their own centres (B x D): squared Euclidean, or 1 - cosine; scalar."""
+    """Return the mean distance of features to the centres of their classes, squared Euclidean or 1 - cosine; scalar.
+
+    features: B x D. centres: the centre of each image's class, B x D. kind: "euclidean" or "cosine".
+    """
     from torch.nn import functional as F
 
     if kind == "cosine":
@@ -142,18 +191,19 @@ def centre_loss(features: "Tensor", centres: "Tensor", kind: str) -> "Tensor":
 
 
 def move_centres(centres: "Tensor", features: "Tensor", labels: "Tensor", step: float) -> None:
-    """In place C_y += step * sum over the batch's class y of (z - C_y); centres: C x D, features: B x D, labels: B.
+    """Move centres in place: C_c += step * sum of (z - C_c) over the images of class c in the batch.
 
-    With step = 2 rate / B it is SGD of that rate on the squared Euclidean centre loss.
+    centres: C x D. features: B x D. labels: B. With step = 2 rate / B this is a step of SGD at that rate on the squared
+    Euclidean centre loss.
     """
     centres.index_add_(0, labels, step * (features - centres[labels]))
 
 
 def irm_penalty(logits: "Tensor", labels: "Tensor") -> "Tensor":
-    """sum_c |d CE(g * s, y) / d g_c| at g = 1: an IRMv1 penalty with one scale per class, over one batch; scalar.
+    """Return sum_c |d CE(g * s, y) / d g_c| at g = 1, an IRMv1 penalty with a scale g_c for each class; scalar.
 
-    logits s: B x C. The derivative is mean_b (softmax(s_b)_c - 1[y_b = c]) s_bc, in closed form: no second backward
-    pass. The authors take the absolute value, where Arjovsky et al., 2019 take the square.
+    logits: s, B x C. labels: B. The derivative is mean_b (softmax(s_b)_c - 1[y_b = c]) s_bc; this closed form saves a
+    second backward pass. The authors take the absolute value, where Arjovsky et al., 2019 take the square.
     """
     from torch.nn import functional as F
 
@@ -162,17 +212,20 @@ def irm_penalty(logits: "Tensor", labels: "Tensor") -> "Tensor":
 
 
 class Method(method.Around):
-    """Environments, centres and their schedules; everything else is the base's."""
+    """Environments, centres and their schedules; everything else is done by the base."""
 
     def build(self, features: int) -> "nn.Module":
-        """Centres C x (E D), environments' weights K x N, and with `scores: epoch` the collected scores N."""
+        """Return the buffers: centres C x (E D), weights of the environments K x N, and with `scores: epoch` scores N.
+
+        Raises Refused if the base has streams of its own, because ifl draws the training images.
+        """
         import torch
 
         if type(self.innermost()).streams is not method.Method.streams:
             raise Refused("ifl draws the training images itself: its base must have no streams of its own")
         own = super().build(features)
         images, width = len(self.problem.labels), features * self.needs().branches
-        # a generator of its own, so that the base's weights start as they do without centres
+        # Not the global generator: the weights of the base start as they do without centres.
         centres = torch.randn(self.problem.classes, width, generator=torch.Generator().manual_seed(0))
         own.register_buffer("centres", centres)
         own.register_buffer("weights", torch.ones(1 + len(SCALES[self.config.streams]), images))
@@ -180,13 +233,13 @@ class Method(method.Around):
         return own
 
     def centre_weight(self, epoch: int) -> float:
-        """The centre loss's weight in `epoch`."""
+        """Return the weight a of the centre loss in `epoch`."""
         starts = [at(when, self.clock.epochs) for when in self.config.centre_from]
         passed = [a for start, a in zip(starts, self.config.centre_weight, strict=True) if start <= epoch]
         return passed[-1] if passed else 0.0
 
     def updates_after(self, epoch: int) -> bool:
-        """The environments are drawn anew after `epoch`."""
+        """Tell whether the environments are drawn anew after `epoch`; epoch -1 is before training."""
         if self.config.updates == "every":
             return epoch >= 0
         return epoch in [at(when, self.clock.epochs) for when in self.config.updates]
@@ -197,16 +250,16 @@ class Method(method.Around):
         update = self.updates_after(epoch - 1)
         place = self.config.centres == "mean" and self.centre_weight(epoch) > 0 and self.centre_weight(epoch - 1) == 0
         if (update and self.config.scores == "pass") or place:
-            scores, means = self._pass(embed)
+            scores, means = self._score_images(embed)
             if place:
                 self.own.centres.copy_(means)
         if update:
-            self._draw(scores if self.config.scores == "pass" else self.own.scores)
+            self._draw_environments(scores if self.config.scores == "pass" else self.own.scores)
         if self.config.scores == "epoch":
             self.own.scores.fill_(math.nan)
 
-    def _pass(self, embed: method.Embed) -> "tuple[Tensor, Tensor]":
-        """One pass over the training split: scores N and class means C x (E D)."""
+    def _score_images(self, embed: method.Embed) -> "tuple[Tensor, Tensor]":
+        """Return scores N and class means of the features C x (E D), from one pass over the training split."""
         import torch
 
         means = torch.zeros_like(self.own.centres)
@@ -214,12 +267,12 @@ class Method(method.Around):
         scores = []
         for chunk in embed("train"):
             scores.append(chunk.logits.softmax(dim=1).gather(1, chunk.labels[:, None])[:, 0])
-            means.index_add_(0, chunk.labels, self._placed(chunk.features))
+            means.index_add_(0, chunk.labels, self._as_centres(chunk.features))
             counts.index_add_(0, chunk.labels, torch.ones_like(scores[-1]))
         return torch.cat(scores), means / counts.clamp(min=1)[:, None]
 
-    def _draw(self, scores: "Tensor") -> None:
-        """New environments from the scores, and the base told of their class prior."""
+    def _draw_environments(self, scores: "Tensor") -> None:
+        """Compute new weights of the environments from the scores, N, and tell the base their class prior."""
         import torch
 
         labels = torch.as_tensor(self.problem.labels, device=scores.device)
@@ -235,11 +288,11 @@ class Method(method.Around):
         return tuple(Stream(weights=weights, length=length) for weights in self.own.weights)
 
     def batch(self, streams: tuple[Batch, ...]) -> Batch:
-        """The environments' batches as one, as which the base gets it."""
+        """Concatenate the environments' batches for the base."""
         return self.base.batch((method.Method.batch(self, streams),))
 
-    def _placed(self, features: "Tensor") -> "Tensor":
-        """Features as the centres have them: experts side by side, of unit length for the cosine."""
+    def _as_centres(self, features: "Tensor") -> "Tensor":
+        """Return features in the form of the centres: experts side by side, B x (E D), of length 1 for the cosine."""
         from torch.nn import functional as F
 
         flat = features.flatten(1)
@@ -248,12 +301,13 @@ class Method(method.Around):
     def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         parts = super().loss(out, batch)
         if weight := self.centre_weight(self.clock.epoch):
+            # Centres are buffers: no gradient reaches them. `after_step` moves them.
             features, centres = out.features.flatten(1), self.own.centres
-            pull = centre_loss(features, centres[batch.labels], self.config.centre)
+            distance = centre_loss(features, centres[batch.labels], self.config.centre)
             if batch.other is not None:
                 other = centre_loss(features, centres[batch.other], self.config.centre)
-                pull = batch.share * pull + (1 - batch.share) * other
-            parts |= {"loss": parts["loss"] + weight * pull, "centre": pull}
+                distance = batch.share * distance + (1 - batch.share) * other
+            parts |= {"loss": parts["loss"] + weight * distance, "centre": distance}
         if self.config.penalty == "irm":
             penalty = irm_penalty(out.logits, batch.labels)
             factor = 10 ** sum(map(self.clock.passed, self.config.penalty_from))
@@ -265,7 +319,7 @@ class Method(method.Around):
         if self.config.scores == "epoch" and self.updates_after(self.clock.epoch):
             self.own.scores[batch.index] = out.logits.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
         if self.centre_weight(self.clock.epoch):
-            step, features = 2 * self.config.rate / len(batch.labels), self._placed(out.features)
+            step, features = 2 * self.config.rate / len(batch.labels), self._as_centres(out.features)
             move_centres(self.own.centres, features, batch.labels, step * batch.share)
             if batch.other is not None:
                 move_centres(self.own.centres, features, batch.other, step * (1 - batch.share))

@@ -1,15 +1,33 @@
 """Logit adjustment (Menon et al., ICLR 2021): subtract tau * log prior after training, or add it inside the loss.
 
-    post-hoc (eq. 9)    train with cross-entropy, predict argmax_y s_y - tau * log pi_y
-    loss (eq. 10)       cross-entropy on s + tau * log pi, predict argmax_y s_y
-    adaptive (table 4)  the loss with Delta_yy' = log(pi_y' / pi_y) + pi_y^(-1/4): LA with LDAM's margin
+`form: post_hoc` trains with cross-entropy, or takes a finished run, and corrects the prediction: rare classes gain.
+`form: loss` adds the log prior to the logits during training, so that the network learns the correction; the prediction
+uses the plain logits. Never combine both. The prior is that of the training stream: of the split, or of the
+environments if a method around this one resamples the images.
 
-pi is the class prior of the training stream: that of the split, or of the environments where the run resamples. tau =
-"val" picks the tau of 0, 0.1, ..., 3 with the best MACRO recall on the validation split; never on test. Classes absent
-from that split are counted and named in the checkpoint's facts.
+Formula:
+    post_hoc (eq. 9)          loss = CE(s, y)                              prediction: argmax_c s_c - tau log pi_c
+    loss     (eq. 10)         loss = CE(s + tau log pi, y)                 prediction: argmax_c s_c
+    margin: adaptive          loss = log(1 + sum_{j != y} exp(Delta_yj + s_j - s_y)),
+    (table 4, with tau = 1)   Delta_yj = log(pi_j / pi_y) + pi_y^(-1/4)    LDAM's margin in addition
 
-Where the authors' code differs: it uses log(pi^tau + 1e-12), which saturates for rare classes and large tau; here it is
-tau * log pi. The paper's tau* is the best value on the evaluation set, an oracle; ours is chosen on validation.
+Use:
+    logit_adjust: {}
+    logit_adjust_post_hoc: {form: post_hoc}
+    logit_adjust_tau: {form: post_hoc, tau: val}
+
+Suggested values:
+* CIFAR-10-LT, CIFAR-100-LT, ImageNet-LT, iNaturalist 2018: tau 1, both forms (paper, table 3).
+* ImageNet-GLT: `form: post_hoc`, tau 1 (code of Tang et al., 2022).
+* `tau: val` with `form: post_hoc` picks the tau of 0, 0.1, ..., 3 with the best macro recall on the validation split,
+  never on test. Classes absent from that split are counted and named in the checkpoint's facts.
+
+Where the authors' code differs:
+* It uses log(pi^tau + 1e-12), which saturates for rare classes and large tau; here it is tau * log pi.
+* The paper's tau* is the best value on the evaluation set, an oracle; here tau is chosen on the validation split.
+
+Attribution: Menon et al., ICLR 2021, arXiv:2007.07314; authors' code google-research/google-research, folder
+logit_adjustment (Apache-2.0 licence). The code here is written from the formulas.
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +40,7 @@ from ltpipe.interface import method
 from ltpipe.interface.phases import Phase
 from ltpipe.interface.streams import Batch
 from ltpipe.mathematics.losses import adjusted_loss, log_prior
-from ltpipe.mathematics.tau import choose
+from ltpipe.mathematics.tau import choose_tau
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,11 +49,15 @@ if TYPE_CHECKING:
 
 
 class Config(Spec):
-    """form: where the adjustment is made. tau: its strength, or "val". margin: "adaptive" adds pi_y^(-1/4)."""
+    """Where the adjustment is made, and its strength."""
 
-    form: Literal["loss", "post_hoc"] = "loss"
-    tau: float | Literal["val"] = Field(1.0)
-    margin: Literal["none", "adaptive"] = "none"
+    form: Literal["loss", "post_hoc"] = Field("loss", description="adjust the loss, or the prediction after training")
+    tau: float | Literal["val"] = Field(
+        1.0, description="strength, not negative; `val` chooses it on the validation split (only with `form: post_hoc`)"
+    )
+    margin: Literal["none", "adaptive"] = Field(
+        "none", description="`adaptive` adds the margin pi_y^(-1/4) (only with `form: loss`)"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
@@ -49,7 +71,7 @@ class Config(Spec):
 
 
 class Method(method.Method):
-    """The adjustment as a buffer: of the loss, or of the exported prediction."""
+    """Keep log pi, the margin (C each) and tau as buffers: the exported prediction may need them."""
 
     def build(self, features: int) -> "nn.Module":
         import torch
@@ -57,9 +79,10 @@ class Method(method.Method):
 
         own = nn.Module()
         prior = log_prior(self.problem.prior)
+        # `finish` fills in the chosen tau; until then it is 0, and predict() returns the plain logits.
         tau = 0.0 if self.config.tau == "val" else self.config.tau
         own.register_buffer("log_prior", torch.tensor(prior, dtype=torch.float32))
-        own.register_buffer("margin", torch.tensor(np.exp(-prior / 4), dtype=torch.float32))
+        own.register_buffer("margin", torch.tensor(np.exp(-prior / 4), dtype=torch.float32))  # pi^(-1/4)
         own.register_buffer("tau", torch.tensor(tau))
         return own
 
@@ -68,7 +91,7 @@ class Method(method.Method):
         self.own.margin.copy_(prior**-0.25)
 
     def phases(self, schedule: Phase) -> tuple[Phase, ...]:
-        """Post-hoc from a finished run trains nothing; post-hoc without one trains cross-entropy first."""
+        """Train nothing if a finished run is adjusted post hoc; otherwise follow the benchmark's schedule."""
         return () if self.started and self.config.form == "post_hoc" else (schedule,)
 
     def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
@@ -81,9 +104,9 @@ class Method(method.Method):
         if self.config.tau != "val":
             return {}
         val = method.concatenate(embed("val"))
-        found = choose(lambda tau: val.logits - tau * self.own.log_prior, val.labels, self.problem.classes)
-        self.own.tau.fill_(found["tau"])
-        return found
+        choice = choose_tau(lambda tau: val.logits - tau * self.own.log_prior, val.labels, self.problem.classes)
+        self.own.tau.fill_(choice["tau"])
+        return choice
 
     def predict(self, out: "Output") -> "Tensor":
         if self.config.form == "loss":

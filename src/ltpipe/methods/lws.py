@@ -1,9 +1,27 @@
-"""Learnable weight scaling (Kang et al., ICLR 2020, LWS): one scale a class on a finished run's frozen network.
+"""Learnable weight scaling (Kang et al., ICLR 2020, LWS): one learned scale for each class on a finished run's network.
 
-    s_c <- f_c s_c (weight and bias alike), f = 1 at the start, trained with class-aware sampling
+Backbone and head of a finished run are frozen. One factor for each class is learned, which multiplies the class's logit
+(weight and bias alike). Training uses class-aware sampling: the class is drawn first, each class equally often, then
+its images.
 
-Where the authors' code differs: it leaves the backbone in training mode, so that its batch-norm statistics drift to the
-class-balanced stream's; `drift: true` does the same.
+Formula:
+    s_c  <- f_c s_c                                   f = 1 at the start
+    loss = mean_b CE(s_b, y_b)                        P(y_b = c) = 1 / C; prediction: argmax_c s_c
+
+Use:
+    lws: {}
+
+Suggested values:
+* ImageNet-LT: 5 epochs (authors' code); the benchmark here has `{lr: 0.2, epochs: 5}`.
+* ImageNet-GLT: `drift: true`, and the defaults (code of Tang et al., 2022: 10 epochs, lr 0.1, 4 images of each class).
+
+Where the authors' code differs: it leaves the backbone in training mode, so that its batch-norm statistics drift to
+those of the class-balanced stream; so does the code of Tang et al., 2022. `drift: true` does the same.
+
+Cost: only the second stage is counted; the finished run comes before it.
+
+Attribution: Kang et al., ICLR 2020; authors' code facebookresearch/classifier-balancing (BSD-style licence). The code
+here is written from the formula.
 """
 
 from typing import TYPE_CHECKING
@@ -21,11 +39,11 @@ EXAMPLE = {"epochs": 2}
 
 
 class Config(Retraining):
-    """The second stage."""
+    """Recipe of the second stage."""
 
 
 class Method(method.Method):
-    """One phase, of the scales."""
+    """Train the scales, C, in one phase."""
 
     def needs(self) -> method.Needs:
         return method.Needs(start_from=True)

@@ -1,6 +1,22 @@
-"""Mixup (Zhang et al., ICLR 2018): convex combinations of pairs of images, and of their losses.
+"""Mixup (Zhang et al., ICLR 2018): train on weighted means of two images, and of their losses.
 
-x' = l x + (1 - l) x_perm, l ~ Beta(alpha, alpha) once a batch; loss = l CE(y) + (1 - l) CE(y_perm)
+Every image of a batch is blended with another one of the same batch. The loss is the same blend of the losses of both
+labels. All images of a batch share one random weight.
+
+Formula:
+    l    ~ Beta(alpha, alpha)                         once per batch
+    x'_b = l x_b + (1 - l) x_j                        j: the image at position b of a random permutation of the batch
+    loss = mean_b l CE(s(x'_b), y_b) + (1 - l) CE(s(x'_b), y_j)            prediction: argmax_c s_c
+
+Use:
+    mixup: {alpha: 1.0}
+
+Suggested values: the defaults; alpha 1 is also the value in the code of Tang et al., 2022 (ImageNet-GLT, MSCOCO-GLT).
+
+Where the authors' code differs: the authors' own code was not compared; no difference from the code of Tang et al.,
+2022 is known.
+
+Attribution: Zhang et al., ICLR 2018. The code here is written from the formula.
 """
 
 from typing import TYPE_CHECKING
@@ -19,13 +35,16 @@ if TYPE_CHECKING:
 
 
 class Config(Spec):
-    """alpha: of the Beta distribution; 1 is uniform."""
+    """Distribution of the mixing weight."""
 
-    alpha: float = Field(1.0, gt=0)
+    alpha: float = Field(1.0, gt=0, description="both parameters of the Beta distribution; 1 is uniform in 0..1")
 
 
 class Method(method.Method):
-    """Mixes before the forward pass. The global CPU generator draws: it is part of every resume point."""
+    """Mix images before the forward pass.
+
+    The global CPU generator draws weight and partners: every resume point holds its state.
+    """
 
     def batch(self, streams: tuple[Batch, ...]) -> Batch:
         import torch

@@ -1,15 +1,40 @@
 """RIDE (Wang et al., ICLR 2021): experts on a shared trunk, each with LDAM's loss, kept apart by a diversity term.
 
-    loss = sum_e CE_w(s_e - scale m_y onehot(y)) + diversity * mean(T)^2 * sum_e KL(softmax(s / T) || softmax(s_e / T))
+Several experts share the first stages of the network and have narrower last stages of their own. Each is trained with
+LDAM's loss; a further term rewards experts that differ from their mean. The mean of the experts' logits is the
+prediction. This is stage 1 of the paper: all experts answer each image, without routing.
 
-s_e are cosine logits times `scale`; s, their mean, has no gradient here; diversity < 0 rewards difference. Until
-`reweight` T = 1 and w = 1; from then on w are class-balanced weights (Cui et al., CVPR 2019) and T_c = v_c / max v with
-v_c = C pi_c balance + 1 - balance. Authors' values of `diversity` and `balance`: ImageNet-LT -0.2 and 0.02,
-CIFAR-100-LT -0.45 and 0.05, iNaturalist `balance` 0.015. Stage 1 of the paper: all experts answer, their mean is the
-prediction; no routing.
+Formula:
+    s_e  = scale cos(z_e, W_e)                        logits of expert e, no bias; s: mean of s_e over the experts
+    loss = sum_e CE_w(s_e - scale m_y onehot(y), y) + diversity * R
+    R    = mean(T)^2 * sum_e KL(softmax(s / T) || softmax(s_e / T))            mean over the batch
+    prediction: argmax_c s_c
 
-Where the authors' code differs: its CIFAR runs keep the epoch with the best accuracy on the test set; here it is the
-last.
+    No gradient flows through s in R. diversity < 0 rewards difference. m_c: margins of `ldam`.
+    before `reweight`:   w = 1 and T = 1
+    from `reweight` on:  w: weights of `class_balanced`
+                         T_c = v_c / max_j v_j, with v_c = C pi_c balance + 1 - balance
+
+Use:
+    ride: {}
+    ride_cifar100: {diversity: -0.45, balance: 0.05}
+
+Suggested values: from the authors' code, if nothing else is said.
+* ImageNet-LT: diversity -0.2 and balance 0.02, the defaults.
+* CIFAR-100-LT: diversity -0.45 and balance 0.05.
+* iNaturalist 2018: balance 0.015.
+* ImageNet-GLT: the defaults, and the run's `schedule: {decay: {60: 0.1, 80: 0.01}, weight_decay: 2.0e-4}` (code of Tang
+  et al., 2022).
+
+Where the authors' code differs:
+* Its CIFAR runs keep the epoch with the best accuracy on the test set; here the last epoch counts. They also have
+  weight decay 5e-4, Nesterov momentum and random rotations; here the recipe is the benchmark's.
+* The class vectors start with length 1; here each of their D components is drawn from uniform(-1, 1), as in `ldam`.
+* The code of Tang et al., 2022 sorts the classes as text when it counts their images, so that classes get the count of
+  another class; here the counts are in class order.
+
+Attribution: Wang et al., ICLR 2021; authors' code frank-xwang/RIDE-LongTailRecognition (MIT licence). The code here is
+written from the formulas.
 """
 
 from typing import TYPE_CHECKING
@@ -32,37 +57,43 @@ EXAMPLE = {"reweight": 1}
 
 
 class Config(Spec):
-    """margin: of the rarest class, in units of the cosine. reweight: when w and T begin; None: never."""
+    """Experts, their margins, and the terms that keep them apart."""
 
-    experts: int = Field(3, ge=2)
-    scale: float = Field(30.0, gt=0)
-    margin: float = Field(0.5, ge=0)
-    diversity: float = -0.2
-    reweight: When | None = 0.8
-    beta: float = Field(0.9999, ge=0, le=1)
-    balance: float = Field(0.02, ge=0, le=1)
+    experts: int = Field(3, ge=2, description="number of experts")
+    scale: float = Field(30.0, gt=0, description="factor from cosines to logits")
+    margin: float = Field(0.5, ge=0, description="margin of the rarest class, in units of the cosine")
+    diversity: float = Field(-0.2, description="weight of R; negative values reward different experts")
+    reweight: When | None = Field(0.8, description="when class weights and temperatures begin; null: never")
+    beta: float = Field(0.9999, ge=0, le=1, description="of the class weights; 0: equal weights, 1: weights 1 / n_c")
+    balance: float = Field(
+        0.02, ge=0, le=1, description="share of the class prior in the temperatures; 0: all temperatures are 1"
+    )
 
 
 def class_temperatures(prior: np.ndarray, balance: float) -> np.ndarray:
-    """T_c = v_c / max v, v_c = C pi_c balance + 1 - balance; C, float64, in 0..1, 1 for the most frequent class."""
+    """Return T_c = v_c / max_j v_j with v_c = C pi_c balance + 1 - balance; C, float64, in 0..1.
+
+    The most frequent class has temperature 1. prior: pi, C.
+    """
     v = len(prior) * prior * balance + 1 - balance
     return np.asarray(v / v.max())
 
 
 def divergence(experts: "Tensor", temperature: "Tensor") -> "Tensor":
-    """mean(T)^2 sum_e KL(softmax(mean_e s_e / T) || softmax(s_e / T)), mean over the batch; scalar, nats.
+    """Return mean(T)^2 sum_e KL(softmax(mean_e s_e / T) || softmax(s_e / T)), mean over the batch; scalar, nats.
 
-    experts: B x E x C. temperature: C. No gradient through the mean.
+    experts: logits s_e, B x E x C. temperature: T, C. No gradient flows through the mean of the experts.
     """
     from torch.nn import functional as F
 
     mean = F.log_softmax(experts.detach().mean(dim=1, keepdim=True) / temperature, dim=2)
-    each = F.log_softmax(experts / temperature, dim=2)
-    return temperature.mean() ** 2 * (mean.exp() * (mean - each)).sum(dim=2).mean(dim=0).sum()
+    single = F.log_softmax(experts / temperature, dim=2)
+    # KL(p || q) = sum_c p (log p - log q): over classes, then the mean over the batch, then the sum over experts
+    return temperature.mean() ** 2 * (mean.exp() * (mean - single)).sum(dim=2).mean(dim=0).sum()
 
 
 class Method(method.Method):
-    """Experts with cosine heads; margins, weights and temperatures as buffers."""
+    """Experts with cosine heads; margins, weights and temperatures are buffers, C each."""
 
     def needs(self) -> method.Needs:
         return method.Needs(branches=self.config.experts, narrow=method.NARROW)
@@ -88,6 +119,6 @@ class Method(method.Method):
         margin, temperature, weight = self.own.margin, torch.ones_like(self.own.temperature), None
         if self.config.reweight is not None and self.clock.passed(self.config.reweight):
             temperature, weight = self.own.temperature, self.own.weight
-        each = [adjusted_loss(s, batch.labels, margin=margin, weight=weight) for s in out.experts.unbind(dim=1)]
-        apart = divergence(out.experts, temperature)
-        return {"loss": torch.stack(each).sum() + self.config.diversity * apart, "divergence": apart}
+        losses = [adjusted_loss(s, batch.labels, margin=margin, weight=weight) for s in out.experts.unbind(dim=1)]
+        kl = divergence(out.experts, temperature)
+        return {"loss": torch.stack(losses).sum() + self.config.diversity * kl, "divergence": kl}

@@ -1,17 +1,33 @@
-"""tau-normalised classifier (Kang et al., ICLR 2020): W_c / ||W_c||^tau of a finished run, the bias dropped.
+"""tau-normalised classifier (Kang et al., ICLR 2020): divide each class's weights by a power of their length.
 
-Nothing is trained. tau = "val" picks the tau of 0, 0.1, ..., 3 with the best macro recall on the validation split. It
-depends on norms that follow class frequency, which holds with SGD and fails with Adam (Menon et al., 2021, figure 1).
+Nothing is trained. Frequent classes have longer weight vectors than rare ones after training with SGD (with Adam they
+do not: Menon et al., 2021, figure 1). Dividing by the length to the power tau takes this advantage away. The bias of
+the head is dropped. The finished run must have a linear head. `tau: val` picks the tau of 0, 0.1, ..., 3 with the best
+macro recall on the validation split.
 
-Where the authors' code differs: it prints every tau on the split it is given, which leaks where that is the test set.
+Formula:
+    W_c  <- W_c / ||W_c||^tau                         no bias; prediction: argmax_c W_c . z
+
+Use:
+    tau_norm: {tau: val}
+
+Suggested values: the defaults. The authors try tau from 0 to 2 in steps of 0.1.
+
+Where the authors' code differs: it prints the result of every tau on the split that it gets, which leaks test labels if
+that is the test split. Here tau is chosen on the validation split, and up to 3.
+
+Attribution: Kang et al., ICLR 2020; authors' code facebookresearch/classifier-balancing (BSD-style licence). The code
+here is written from the formula.
 """
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from ltpipe.config.spec import Spec
 from ltpipe.interface import method
 from ltpipe.interface.phases import Phase
-from ltpipe.mathematics.tau import choose
+from ltpipe.mathematics.tau import choose_tau
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,18 +36,21 @@ if TYPE_CHECKING:
 
 
 class Config(Spec):
-    """tau: 0 keeps the weights (without their bias), 1 makes them unit vectors, "val" chooses."""
+    """Strength of the normalisation."""
 
-    tau: float | Literal["val"] = "val"
+    tau: float | Literal["val"] = Field(
+        "val",
+        description="exponent: 0 keeps the weights, 1 gives them length 1; `val` chooses it on the validation split",
+    )
 
 
 def normalised(weight: "Tensor", tau: float) -> "Tensor":
-    """W_c / ||W_c||^tau, C x D; a row of zeros stays one."""
+    """Return W_c / ||W_c||^tau, C x D. A row of zeros stays a row of zeros. weight: W, C x D."""
     return weight / weight.norm(dim=1, keepdim=True).clamp(min=1e-12) ** tau
 
 
 class Method(method.Method):
-    """Other weights at the end."""
+    """Change the weights of the head; train nothing."""
 
     def needs(self) -> method.Needs:
         return method.Needs(start_from=True)
@@ -46,11 +65,11 @@ class Method(method.Method):
         head = network.head
         assert isinstance(head, nn.Linear)
         weight = head.weight.detach()
-        found: dict[str, Any] = {"tau": self.config.tau}
+        choice: dict[str, Any] = {"tau": self.config.tau}
         if self.config.tau == "val":
             val = method.concatenate(embed("val"))
-            found = choose(lambda tau: val.features @ normalised(weight, tau).T, val.labels, self.problem.classes)
+            choice = choose_tau(lambda tau: val.features @ normalised(weight, tau).T, val.labels, self.problem.classes)
         with torch.no_grad():
-            head.weight.copy_(normalised(weight, found["tau"]))
+            head.weight.copy_(normalised(weight, choice["tau"]))
             head.bias.zero_()
-        return found
+        return choice

@@ -1,10 +1,28 @@
-"""Total direct effect (Tang et al., NeurIPS 2020): normalised logits less what the momentum's direction alone answers.
+"""Total direct effect (Tang et al., NeurIPS 2020, TDE): subtract the logits that the mean feature alone would give.
 
-    train    s = (scale / K) sum_k W_k . z_k / ((||W_k|| + floor) ||z_k||)         z_k: the k-th part of the features
-    serve    s = (scale / K) sum_k W_k . (z_k / ||z_k|| - alpha cos(z_k, d_k) d_k) / (||W_k|| + floor)
+During training, a moving average of the batches' mean features is kept. At prediction, the part of the features along
+the direction of this average is removed, alpha times. The classifier normalises features and weights, and has K parts,
+each for its part of the features.
 
-d is the direction of a moving average (0.995) of the batches' mean feature, a buffer. alpha: 2 on ImageNet-GLT, 1 on
-MSCOCO-GLT, 0 on their class-balanced training splits, in the authors' recipes.
+Formula:
+    training:    s = (scale / K) sum_k W_k . z_k / ((||W_k|| + floor) ||z_k||)         z_k: the k-th part of z
+    prediction:  s = (scale / K) sum_k W_k . (z_k / ||z_k|| - alpha cos(z_k, d_k) d_k) / (||W_k|| + floor)
+    d_k: direction of the k-th part of the moving average of the batches' mean features
+    loss = CE(s, y) of the training logits
+
+Use:
+    tde: {alpha: 2.0}
+
+Suggested values:
+* ImageNet-GLT: alpha 2, the default (code of Tang et al., 2022); 0 on its class-balanced training split.
+* MSCOCO-GLT: alpha 1 (code of Tang et al., 2022); 0 on its class-balanced training split.
+* heads 2, scale 16, floor 1/32 and momentum 0.995 are the values of the same code.
+
+Where the authors' code differs: no difference from the code of Tang et al., 2022 is known; that of the 2020 paper was
+not compared.
+
+Attribution: Tang et al., NeurIPS 2020. The code here is written from the formulas; details come from
+KaihuaTang/Generalized-Long-Tailed-Benchmarks.pytorch (non-commercial licence), from which nothing was copied.
 """
 
 from typing import TYPE_CHECKING
@@ -22,36 +40,38 @@ if TYPE_CHECKING:
 
 
 class Config(Spec):
-    """heads: K, a divisor of the features. momentum: of the moving average."""
+    """The classifier, and what the prediction subtracts."""
 
-    heads: int = Field(2, ge=2)
-    scale: float = Field(16.0, gt=0)
-    floor: float = Field(1 / 32, ge=0)
-    alpha: float = 2.0
-    momentum: float = Field(0.995, ge=0, lt=1)
+    heads: int = Field(2, ge=2, description="K, parts of the features; must divide their number D")
+    scale: float = Field(16.0, gt=0, description="factor from normalised products to logits")
+    floor: float = Field(1 / 32, ge=0, description="added to the length of each weight vector")
+    alpha: float = Field(2.0, description="how much of the mean direction the prediction removes; 0: nothing")
+    momentum: float = Field(0.995, ge=0, lt=1, description="share of the moving average that a step keeps")
 
 
-def without_direction(each: "Tensor", features: "Tensor", mean: "Tensor", effect: "Tensor", alpha: float) -> "Tensor":
-    """Logits less alpha times the direction's, B x C. each: B x K x C, logits of the K parts. features: B x D.
+def without_direction(parts: "Tensor", features: "Tensor", mean: "Tensor", effect: "Tensor", alpha: float) -> "Tensor":
+    """Return the logits less alpha times those of the mean direction, B x C.
 
-    mean: D, the moving average (0: no direction, nothing is taken off). effect: K x C, the logits of its direction.
+    parts: logits of the K parts, B x K x C. features: B x D. mean: the moving average, D; 0 has no direction, so that
+    nothing is subtracted. effect: logits of the mean direction, K x C.
     """
     from torch.nn import functional as F
 
-    parts = F.normalize(features.unflatten(1, (len(effect), -1)), dim=2)
+    unit = F.normalize(features.unflatten(1, (len(effect), -1)), dim=2)
     direction = F.normalize(mean.unflatten(0, (len(effect), -1)), dim=1)
-    likeness = (parts * direction).sum(dim=2, keepdim=True)
-    return (each - alpha * likeness * effect).mean(dim=1)
+    cosine = (unit * direction).sum(dim=2, keepdim=True)
+    # The logits are linear in the normalised features, so the logits of cos(z_k, d_k) d_k are cos(z_k, d_k) * effect.
+    return (parts - alpha * cosine * effect).mean(dim=1)
 
 
 class Method(method.Method):
-    """A multi-head classifier; the moving average as a buffer."""
+    """A classifier of K parts; the moving average of the features is a buffer, D."""
 
     def head(self, features: int) -> "nn.Module":
         from ltpipe.layers.heads import MultiHead
 
         config = self.config
-        # predict() asks it for the direction's logits; it is the network's head, which checkpoints hold
+        # predict() needs the head for the logits of the mean direction. Checkpoints hold it as the network's head.
         self.classifier = MultiHead(features, self.problem.classes, config.heads, config.scale, config.floor)
         return self.classifier
 

@@ -1,1 +1,1 @@
-"""Networks: one file a backbone, the heads, and the network that joins them."""
+"""The network: its parameter block, its input images, the network that is trained, and the one that is exported."""

@@ -10,10 +10,7 @@ Channel = Annotated[float, Field(ge=0, le=1)]
 
 
 class Model(MenuItem):
-    """The network without its classifier, and the images it takes.
-
-    mean, std: of each channel, for pixels in 0..1; they become part of the exported graph.
-    """
+    """The network without its classifier, and its input images. mean and std become part of the exported graph."""
 
     menu: ClassVar[str] = "ltpipe.backbones"
     field: ClassVar[str] = "backbone"
@@ -26,7 +23,7 @@ class Model(MenuItem):
     )
 
     @model_validator(mode="after")
-    def _positive(self) -> "Model":
+    def _std_is_positive(self) -> "Model":
         if min(self.std) <= 0:
             raise ValueError("std must be positive")
         return self

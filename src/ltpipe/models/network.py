@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Output:
-    """What a forward pass gives a method. B images, D features, C classes, E experts or branches.
+    """The result of a forward pass, for B images, D features, C classes, E experts or branches.
 
-    features: B x D, or B x E x D.  logits: B x C (the mean over experts).  experts: B x E x C, or None.
+    features: B x D, or B x E x D. logits: B x C (the mean over experts). experts: B x E x C, or None.
     """
 
     features: Tensor
@@ -18,7 +18,7 @@ class Output:
 
 
 class Network(nn.Module):
-    """images B x 3 x H x W (normalised) -> Output. `own` holds the method's parameters and buffers, if any."""
+    """Map images B x 3 x H x W (normalised) to an Output. `own` holds the method's parameters and buffers, if any."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module, own: nn.Module | None) -> None:
         super().__init__()

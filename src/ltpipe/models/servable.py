@@ -10,7 +10,7 @@ from ltpipe.models.pixels import channel_scale, normalise
 
 
 class Servable(nn.Module):
-    """uint8 B x H x W x 3 -> logits and probabilities, float32 B x C, through the method's predict().
+    """Map images, uint8 B x H x W x 3, to the logits of the method's predict() and probabilities; float32 B x C.
 
     Images larger than the network's size are cut to their centre.
     """

@@ -26,9 +26,9 @@ from kedro.pipeline import Pipeline
 from ltpipe.benchmark import Benchmark, load
 from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused, Spec
-from ltpipe.pipeline_registry import DEFAULT, project
-from ltpipe.storage.atomic import write
-from ltpipe.storage.provenance import closure, source
+from ltpipe.pipeline_registry import DEFAULT, project_root
+from ltpipe.storage.atomic import write_atomically
+from ltpipe.storage.provenance import import_closure, source_path
 from ltpipe.training.train import code_modules
 
 HEADER = "# Written by `ltpipe generate{name}` from the Kedro graph; edit that, not this.\n"
@@ -104,12 +104,12 @@ class Projection:
         named |= {module for block in map(self.block, blocks) for module in block.modules()}
         if tag == "cluster":
             named |= self.modules_of_checkpoint()
-        modules = set(closure(named))
+        modules = set(import_closure(named))
         if tag == "measure":
             run = str(part.nodes[0].namespace).split(".")[1]
-            modules -= set(closure(code_modules(self.spec.runs[run].train, self.spec.model)))
+            modules -= set(import_closure(code_modules(self.spec.runs[run].train, self.spec.model)))
         try:
-            paths = {source(module).relative_to(self.root).as_posix() for module in modules if has_code(module)}
+            paths = {source_path(module).relative_to(self.root).as_posix() for module in modules if has_code(module)}
         except ValueError:
             raise Refused("dvc.yaml is written in a source tree, and ltpipe is installed elsewhere: uv sync") from None
         return fold(paths, self.root)
@@ -126,7 +126,7 @@ class Projection:
 @cache
 def has_code(module: str) -> bool:
     """Tell whether a module holds more than a docstring."""
-    return len(ast.parse(source(module).read_text()).body) > 1
+    return len(ast.parse(source_path(module).read_text()).body) > 1
 
 
 def fold(paths: Iterable[str], root: Path) -> list[str]:
@@ -181,11 +181,11 @@ def place(name: str, root: Path) -> Path:
 @click.option("--check", is_flag=True, help="Write nothing; fail if the file is not what would be written.")
 def command(benchmark: str, check: bool) -> None:
     """Write dvc.yaml of BENCHMARK from the Kedro graph."""
-    root = project()
+    root = project_root()
     path, wanted = place(benchmark, root), text(benchmark, root)
     if check:
         if not path.exists() or path.read_text() != wanted:
             raise Refused(f"{path.relative_to(root)} is not what the graph says: ltpipe generate")
         return
-    write(path, wanted.encode())
+    write_atomically(path, wanted.encode())
     sys.stdout.write(f"{path.relative_to(root)}: {wanted.count('cmd: ')} stages\n")

@@ -1,1 +1,1 @@
-"""One row of a table: the run with its method, and the schedule it trains by."""
+"""What is trained: a run with its method, and the schedule of its training."""

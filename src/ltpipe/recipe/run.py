@@ -1,4 +1,4 @@
-"""Run: one row of a table as a parameter block; and the network that it trains or has trained.
+"""Run: the parameter block of a row of the result tables, and the network that it trains.
 
 Importable without torch.
 """
@@ -28,7 +28,7 @@ class MethodChoice(MenuItem):
 
     def base(self) -> "MethodChoice | None":
         """Return the method that `options.base` names, if this method is built around another one."""
-        value = getattr(self.config(), "base", None)
+        value = getattr(self.config(), "base", None)  # a method's name, or a block with `method` and `options`
         if value is None:
             return None
         return MethodChoice(method=value) if isinstance(value, str) else MethodChoice.model_validate(value)
@@ -40,8 +40,8 @@ class MethodChoice(MenuItem):
     def build(self, problem: Problem, started: bool) -> Method:
         """Return the method, built around its base if it has one."""
         inner = self.base()
-        around = inner.build(problem, started) if inner else None
-        method: Method = self.module().Method(self.config(), problem, around, started)
+        base = inner.build(problem, started) if inner else None
+        method: Method = self.module().Method(self.config(), problem, base, started)
         return method
 
 
@@ -55,8 +55,11 @@ class Run(MethodChoice):
     )
 
 
-def build(run: Run, model: Model, problem: Problem) -> "tuple[Network, Method]":
-    """Return network and method as they are before training, on the CPU."""
+def build_network(run: Run, model: Model, problem: Problem) -> "tuple[Network, Method]":
+    """Return network and method as they are before training, on the CPU.
+
+    Raises Refused if the method needs a finished run to start from, and `run` names none.
+    """
     from ltpipe.models.network import Network
 
     method = run.build(problem, run.start_from is not None)
@@ -75,10 +78,11 @@ def rebuild(checkpoint: bytes, run: Run, model: Model) -> "tuple[Servable, dict[
     In eval mode, on the CPU. Raises RuntimeError (torch's) if the weights do not fit the network.
     """
     from ltpipe.models.servable import Servable
-    from ltpipe.storage.weights import unpack
+    from ltpipe.storage.weights import unpack_weights
 
-    weights, facts = unpack(checkpoint)
+    weights, facts = unpack_weights(checkpoint)
     counts = facts["classes_counts"]
-    network, method = build(run, model, Problem(np.repeat(np.arange(len(counts)), counts), len(counts)))
+    # The checkpoint has class counts but not the labels in their order, on which the network does not depend.
+    network, method = build_network(run, model, Problem(np.repeat(np.arange(len(counts)), counts), len(counts)))
     network.load_state_dict(weights)
     return Servable(network, method.predict, model).eval(), facts

@@ -1,1 +1,1 @@
-"""The exported model: how it is written, and how it answers."""
+"""Export a trained model as ONNX, and predict with the exported model."""

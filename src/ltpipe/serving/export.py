@@ -1,8 +1,8 @@
-"""Stage `export`: a checkpoint as one ONNX file that takes raw images, and a parity report against torch.
+"""Export a checkpoint as one ONNX file that takes raw images, and compare its answers with those of torch.
 
-Input  `image`: uint8, batch x H x W x 3 (RGB), batch dynamic, H = W = the packed size (source.size), of which the
-graph takes the centre where the network is smaller. Outputs `logits` and `probabilities`: float32,
-batch x C. Normalisation and the method's predict() are inside the graph; names and provenance are its metadata.
+Input `image`: uint8, B x H x W x 3 (RGB), any B. H = W = the packed size (source.size); if the network takes smaller
+images, the graph cuts out their centre. Outputs `logits` and `probabilities`: float32, B x C. Normalisation and the
+method's predict() are part of the graph; class names and provenance are in its metadata.
 """
 
 import json
@@ -19,19 +19,22 @@ from ltpipe.recipe.run import Run, rebuild
 from ltpipe.storage.manifest import data_version
 from ltpipe.storage.table import Table
 
-OPSET = 20
+OPSET = 20  # version of the ONNX operators
 
 
 class Parity(Spec):
-    """When ONNX and torch agree: every argmax equal, and |difference| <= absolute + relative * |torch| on logits."""
+    """ONNX and torch agree if all predicted classes are equal, and all logits differ by little.
 
-    images: int = Field(512, ge=1, description="real images compared, spread over the manifest's val and test rows")
-    absolute: float = Field(1e-4, ge=0)
-    relative: float = Field(1e-3, ge=0)
+    The largest allowed difference of a logit is absolute + relative * |torch's logit|.
+    """
+
+    images: int = Field(512, ge=1, description="images to compare, spread evenly over the val and test rows")
+    absolute: float = Field(1e-4, ge=0, description="allowed difference of a logit")
+    relative: float = Field(1e-3, ge=0, description="further allowed difference, as a share of the logit's size")
 
 
 class ParityFailed(Refused):
-    """The exported model does not answer as the trained one."""
+    """The exported model does not give the answers of the trained one."""
 
     exit_code = 5
 
@@ -39,14 +42,16 @@ class ParityFailed(Refused):
 def export(
     checkpoint: bytes, manifest: Table, images: np.ndarray, run: Run, model: Model, parity: Parity
 ) -> tuple[bytes, dict[str, Any]]:
-    """The ONNX model's bytes (the same for the same checkpoint) and the parity report.
+    """Return the bytes of the ONNX model (the same for the same checkpoint) and the parity report.
 
-    Raises ParityFailed, and writes no model, where torch and onnxruntime disagree beyond `parity`.
+    Raises ParityFailed if torch and onnxruntime disagree beyond `parity`; then no model is written. Raises Refused if
+    the checkpoint was trained on other data than `manifest` and `images` (uint8, N x H x W x 3).
     """
     servable, facts = rebuild(checkpoint, run, model)
-    if facts["data"] != (found := data_version(manifest, images)):
-        raise Refused(f"the checkpoint was trained on data {facts['data']}, the manifest is {found}: train again")
+    if facts["data"] != (data := data_version(manifest, images)):
+        raise Refused(f"the checkpoint was trained on data {facts['data']}, the manifest is {data}: train again")
     payload = to_onnx(servable, facts, images.shape[1])
+    # an image that is in several test splits has several rows in the manifest
     rows = manifest.loc[manifest["role"] != "train", "row"].drop_duplicates().to_numpy()
     chosen = images[rows[np.linspace(0, len(rows) - 1, min(parity.images, len(rows))).astype(int)]]
     report = compare(servable, payload, chosen, parity)
@@ -56,19 +61,19 @@ def export(
 
 
 def to_onnx(servable: Any, facts: dict[str, Any], size: int) -> bytes:
-    """One self-contained ONNX file with `facts` as metadata (keys "ltpipe.<fact>", JSON values).
+    """Return an ONNX file, weights included, with `facts` as metadata (keys "ltpipe.<fact>", values as JSON).
 
-    size: height and width of the images it takes.
+    size: height and width of the images that it takes.
     """
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    # it warns of torchvision's operators, which no network here uses
+    # The exporter warns that torchvision's operators are missing; no network here uses them.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with torch.no_grad():
         program = torch.onnx.export(
             servable,
-            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),  # a batch of 1 would be taken for a constant
+            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),  # torch.export would turn a batch of 1 into a constant
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
@@ -77,7 +82,7 @@ def to_onnx(servable: Any, facts: dict[str, Any], size: int) -> bytes:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     assert program is not None
-    # the exporter notes the source line of each node, with absolute paths
+    # The exporter records the source line of each node, with absolute paths of this machine.
     ClearMetadataAndDocStringPass()(program.model)
     for name, value in sorted((facts | {"opset": OPSET, "image_size": size}).items()):
         program.model.metadata_props[f"ltpipe.{name}"] = json.dumps(value, sort_keys=True)
@@ -86,20 +91,23 @@ def to_onnx(servable: Any, facts: dict[str, Any], size: int) -> bytes:
 
 
 def compare(servable: Any, payload: bytes, images: np.ndarray, parity: Parity) -> dict[str, Any]:
-    """Parity report on `images` (uint8, N x H x W x 3), in batches of 1, 2, 7 and 64: the batch must not matter."""
+    """Return the parity report on `images` (uint8, N x H x W x 3).
+
+    onnxruntime gets them in batches of 1, 2, 7, 64, 64, ..., because the batch size must not change an answer.
+    """
     import onnxruntime as ort
     import torch
 
     session = ort.InferenceSession(payload, providers=["CPUExecutionProvider"])
     with torch.no_grad():
-        wanted = servable(torch.tensor(images))[0].numpy()
+        torch_logits = servable(torch.tensor(images))[0].numpy()
     sizes = [1, 2, 7] + [64] * (len(images) // 64 + 1)
     bounds = np.minimum(np.cumsum([0, *sizes]), len(images))
     parts = [images[a:b] for a, b in pairwise(bounds) if b > a]
-    found = np.concatenate([session.run(["logits"], {"image": part})[0] for part in parts])
-    difference = np.abs(found - wanted)
-    same = int((found.argmax(1) == wanted.argmax(1)).sum())
-    close = bool((difference <= parity.absolute + parity.relative * np.abs(wanted)).all())
+    onnx_logits = np.concatenate([session.run(["logits"], {"image": part})[0] for part in parts])
+    difference = np.abs(onnx_logits - torch_logits)
+    same = int((onnx_logits.argmax(1) == torch_logits.argmax(1)).sum())
+    close = bool((difference <= parity.absolute + parity.relative * np.abs(torch_logits)).all())
     return {
         "images": len(images),
         "argmax_equal": same,

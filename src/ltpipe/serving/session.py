@@ -1,4 +1,7 @@
-"""Answers of an exported model; onnxruntime and numpy, no torch. The stage `evaluate` predicts here."""
+"""Predict with an exported model, by onnxruntime and numpy, without torch.
+
+`ltpipe predict` and the stage `evaluate` both use it, so that the metrics are those of the model that is served.
+"""
 
 import ctypes
 import json
@@ -10,32 +13,34 @@ from ltpipe.config.spec import Refused
 from ltpipe.storage.manifest import data_version
 from ltpipe.storage.table import Table
 
-BATCH = 256
+BATCH = 256  # images of one forward pass
 
 
 def open_session(model: bytes, provider: str = "auto") -> Any:
-    """An onnxruntime session on `provider`: cuda, cpu, or auto (cuda where a driver is installed).
+    """Return an onnxruntime session on `provider`: cuda, cpu, or auto (cuda if a driver is installed).
 
-    Raises Refused where CUDA was chosen and does not start: onnxruntime by itself falls back to the CPU in silence.
+    Raises Refused if the model cannot be opened, or if CUDA was chosen and does not start: onnxruntime by itself falls
+    back to the CPU without an error.
     """
     import onnxruntime as ort
 
     if provider == "auto":
         provider = "cuda" if _has_driver() else "cpu"
-    wanted = ["CPUExecutionProvider"]
+    providers = ["CPUExecutionProvider"]
     if provider == "cuda":
         ort.preload_dlls()  # torch does not bring every library that the CUDA provider needs
-        wanted = ["CUDAExecutionProvider", *wanted]
+        providers = ["CUDAExecutionProvider", *providers]
     try:
-        session = ort.InferenceSession(model, providers=wanted)
-    except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no class of their own
+        session = ort.InferenceSession(model, providers=providers)
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base class but Exception
         raise Refused(f"not a model that onnxruntime can open: {error}") from None
-    if session.get_providers()[0] != wanted[0]:
-        raise Refused(f"onnxruntime could not start {wanted[0]} (its message is above); choose --provider cpu")
+    if session.get_providers()[0] != providers[0]:
+        raise Refused(f"onnxruntime could not start {providers[0]} (its message is above); choose --provider cpu")
     return session
 
 
 def _has_driver() -> bool:
+    """Tell whether NVIDIA's driver is installed; loading its library starts nothing on the GPU."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -44,7 +49,10 @@ def _has_driver() -> bool:
 
 
 def read_facts(session: Any) -> dict[str, Any]:
-    """Provenance that `export` wrote: cell, seed, data, code, classes, image_size, ..."""
+    """Return the provenance that `export` wrote into the model: cell, seed, data, code, classes, image_size, ...
+
+    Raises Refused if there is none.
+    """
     metadata = session.get_modelmeta().custom_metadata_map
     facts = {k.removeprefix("ltpipe."): json.loads(v) for k, v in metadata.items() if k.startswith("ltpipe.")}
     if "classes" not in facts:
@@ -53,38 +61,43 @@ def read_facts(session: Any) -> dict[str, Any]:
 
 
 def classify(session: Any, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class index and its probability for each of `rows` of the images, N; in memory a batch of images at once."""
+    """Return the predicted class and its probability for each of `rows`, N and N.
+
+    images: uint8, M x H x W x 3, possibly mapped from a file: only one batch is read into memory at a time.
+    """
     predicted, confidence = np.empty(len(rows), np.int64), np.empty(len(rows))
     for start in range(0, len(rows), BATCH):
         batch = slice(start, start + BATCH)
-        chances = softmax(run_logits(session, images[rows[batch]]))
-        predicted[batch], confidence[batch] = chances.argmax(axis=1), chances.max(axis=1)
+        probabilities = softmax(run_logits(session, images[rows[batch]]))
+        predicted[batch], confidence[batch] = probabilities.argmax(axis=1), probabilities.max(axis=1)
     return predicted, confidence
 
 
 def run_logits(session: Any, images: np.ndarray) -> np.ndarray:
-    """Logits, float32 N x C; images: uint8, N x H x W x 3."""
+    """Return logits, float32, N x C; images: uint8, N x H x W x 3. No images give 0 x 0."""
     parts = [session.run(["logits"], {"image": images[i : i + BATCH]})[0] for i in range(0, len(images), BATCH)]
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, float64 N x C."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    normal: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
-    return normal
+    """Return probabilities, float64, N x C; logits: N x C."""
+    # without the largest logit subtracted, exp would overflow; the quotient is the same
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def predict(model: bytes, manifest: Table, images: np.ndarray) -> Table:
-    """One row for each val and test row of the manifest, in its order; `attrs` holds the model's provenance.
+    """Return a table with a row for each val and test row of the manifest, in its order.
 
-    Columns: those of the manifest that judging needs, predicted (class index), confidence (its probability, 0..1).
-    Raises Refused where the model was trained on other data than this manifest.
+    Columns: those of the manifest that the metrics need, predicted (class index), confidence (its probability, 0..1).
+    attrs["facts"]: the model's provenance, and the provider that ran it. Raises Refused if the model was trained on
+    other data than this manifest and images.
     """
     session = open_session(model)
     facts = read_facts(session)
-    if facts["data"] != (found := data_version(manifest, images)):
-        raise Refused(f"the model was trained on data {facts['data']}, the manifest is {found}: export again")
+    if facts["data"] != (data := data_version(manifest, images)):
+        raise Refused(f"the model was trained on data {facts['data']}, the manifest is {data}: export again")
     rows = manifest[manifest["role"] != "train"]
     predicted, confidence = classify(session, images, rows["row"].to_numpy())
     table = rows[["id", "source", "split", "label", "group", "attribute"]].reset_index(drop=True)

@@ -1,1 +1,1 @@
-"""What is on disk: tables, images, weights, and which code made them."""
+"""How tables, images and weights are stored on disk, and which code produced them."""

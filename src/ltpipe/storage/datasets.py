@@ -1,4 +1,8 @@
-"""Kedro datasets: the only code that knows file formats. Every save is whole or absent; used by the catalog alone."""
+"""Kedro datasets, one class for each file format.
+
+Only the catalog uses them; nodes get the loaded values. Files are written atomically: a save that fails or is killed
+leaves the old file as it was.
+"""
 
 import json
 import os
@@ -10,11 +14,11 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from ltpipe.storage.atomic import write
+from ltpipe.storage.atomic import write_atomically
 
 
 class File(AbstractDataset[Any, Any]):
-    """Bytes; the other datasets add a format. `metadata` is for the ledger (see dvc_yaml.py)."""
+    """A file of bytes. A subclass adds a format by `decode` and `encode`; dvc_yaml.py reads `metadata`."""
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self.path = Path(filepath)
@@ -24,14 +28,14 @@ class File(AbstractDataset[Any, Any]):
         return self.decode(self.path.read_bytes())
 
     def save(self, data: Any) -> None:
-        write(self.path, self.encode(data))
+        write_atomically(self.path, self.encode(data))
 
     def decode(self, content: bytes) -> Any:
-        """What the file's bytes mean."""
+        """Return the value that the file's bytes stand for."""
         return content
 
     def encode(self, data: Any) -> bytes:
-        """`data` as the file's bytes; the same bytes for the same data."""
+        """Return the file's bytes for `data`. Equal data must give equal bytes, because DVC compares file hashes."""
         return bytes(data)
 
     def _exists(self) -> bool:
@@ -52,7 +56,7 @@ class Text(File):
 
 
 class Json(File):
-    """Strict JSON (no NaN), sorted keys."""
+    """Strict JSON (NaN and infinity are errors) with sorted keys."""
 
     def decode(self, content: bytes) -> Any:
         return json.loads(content)
@@ -62,14 +66,14 @@ class Json(File):
 
 
 class OptionalJson(Json):
-    """As Json; loads None where there is no file."""
+    """Like Json, but loads None if the file does not exist."""
 
     def load(self) -> Any:
         return super().load() if self.path.exists() else None
 
 
 class Yaml(File):
-    """YAML, keys in their order, each list of plain values on one line."""
+    """YAML; keys keep their order, and a list of plain values is written on one line."""
 
     def decode(self, content: bytes) -> Any:
         import yaml
@@ -84,7 +88,7 @@ class Yaml(File):
 
 
 class Parquet(File):
-    """A data frame; attrs survive."""
+    """A data frame as Parquet, with its attrs and without its row index."""
 
     def decode(self, content: bytes) -> Any:
         import pandas as pd
@@ -98,7 +102,7 @@ class Parquet(File):
 
 
 class Csv(File):
-    """A data frame; floats with all their digits."""
+    """A data frame as CSV, floats with all digits, without its row index."""
 
     def decode(self, content: bytes) -> Any:
         import pandas as pd
@@ -111,11 +115,12 @@ class Csv(File):
 
 
 class Array(File):
-    """A NumPy array, mapped on load: a split reads only its rows. Saved piece by piece: it may exceed the memory."""
+    """A NumPy array, memory-mapped on load, so that only the rows in use are read."""
 
     def save(self, data: Any) -> None:
         import numpy as np
 
+        # write_atomically needs all bytes in memory, where a mapped array may not fit; np.save makes no copy of it
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
@@ -134,7 +139,11 @@ class Array(File):
 
 
 class Folder(AbstractDataset[Any, Any]):
-    """Files by name in a folder that is replaced whole; loads as the folder's path."""
+    """A folder of files: saves a mapping of file name to bytes, and loads the path of the folder.
+
+    A save writes all new files before it deletes the old folder. A save that fails keeps the old folder; one that is
+    killed while it deletes may leave a part of it.
+    """
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self.path = Path(filepath)
@@ -145,12 +154,13 @@ class Folder(AbstractDataset[Any, Any]):
 
     def save(self, data: dict[str, bytes]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.") as name:
-            whole = Path(name) / "new"
-            for file, content in data.items():
-                write(whole / file, content)
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.") as temporary:
+            new = Path(temporary) / "new"
+            for name, content in data.items():
+                write_atomically(new / name, content)
+            # a rename cannot replace a folder that has files: for a moment there is none
             shutil.rmtree(self.path, ignore_errors=True)
-            whole.replace(self.path)
+            new.replace(self.path)
 
     def _exists(self) -> bool:
         return self.path.exists()
@@ -160,7 +170,7 @@ class Folder(AbstractDataset[Any, Any]):
 
 
 class Scratch(Folder):
-    """A folder for a node's own use (resume points); not a result, so the ledger does not know it."""
+    """A folder for a node's own use (resume points). It is not a result, so dvc.yaml does not list it."""
 
     def load(self) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which code a result depends on: the import closure of some modules, and a hash of its source files."""
+"""Provenance: which modules a result depends on (the import closure of its code), and a hash of their source files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,31 +10,32 @@ import grimp
 
 
 @cache
-def _graph() -> grimp.ImportGraph:
+def _import_graph() -> grimp.ImportGraph:
     # imports under TYPE_CHECKING do nothing at run time; the default cache would be written into the working directory
     return grimp.build_graph("ltpipe", exclude_type_checking_imports=True, cache_dir=None)
 
 
-def closure(modules: Iterable[str]) -> list[str]:
-    """`modules` and every ltpipe module that they import, directly or not, sorted.
+def import_closure(modules: Iterable[str]) -> list[str]:
+    """Return `modules` and every ltpipe module that they import, directly or indirectly, sorted.
 
-    An import of `ltpipe.a.b` also runs `ltpipe/a/__init__.py`, so parents are part of the closure.
+    An import of `ltpipe.a.b` also runs `ltpipe/a/__init__.py`, so the parent packages are part of the closure.
     """
-    graph, found, queue = _graph(), set(), list(modules)
+    graph, closure, queue = _import_graph(), set(), list(modules)
     while queue:
         module = queue.pop()
-        if module in found or not module:
+        if module in closure or not module:  # "" is the parent of a top-level module
             continue
-        found.add(module)
-        if module not in graph.modules:  # a module put on a package's path from outside: itself, without its imports
+        closure.add(module)
+        # A module that was added to a package's __path__ from outside is not in the graph: its imports are unknown.
+        if module not in graph.modules:
             continue
         queue += graph.find_modules_directly_imported_by(module)
         queue += [module.rpartition(".")[0]]
-    return sorted(found)
+    return sorted(closure)
 
 
-def source(module: str) -> Path:
-    """The file that `module` is read from."""
+def source_path(module: str) -> Path:
+    """Return the path of the file that defines `module`. Raises ModuleNotFoundError if there is none."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no source file for module {module!r}")
@@ -42,11 +43,11 @@ def source(module: str) -> Path:
 
 
 def code_version(modules: Iterable[str]) -> str:
-    """First 12 hex digits of the SHA-256 over the names and sources of the closure of `modules`.
+    """Return the first 12 hex digits of a SHA-256 over the names and sources of the import closure of `modules`.
 
-    Not a git revision: equal code gives an equal version, so that a commit elsewhere retrains nothing.
+    It is not a git revision: a commit that changes other code leaves it as it is, and so retrains nothing.
     """
     digest = hashlib.sha256()
-    for module in closure(modules):
-        digest.update(module.encode() + b"\0" + source(module).read_bytes() + b"\0")
+    for module in import_closure(modules):
+        digest.update(module.encode() + b"\0" + source_path(module).read_bytes() + b"\0")
     return digest.hexdigest()[:12]

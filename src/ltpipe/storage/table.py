@@ -1,7 +1,7 @@
-"""Table: the type of a data frame in signatures, without importing pandas.
+"""Table: the type of a pandas data frame in signatures, without an import of pandas.
 
-Kedro reads the annotations of every node when a pipeline is registered; a real pandas annotation would cost 0.3 s
-at each start, also of stages that never touch a table.
+Kedro evaluates the annotations of every node when it registers a pipeline. An annotation with the real pandas class
+would add the import time of pandas, 0.3 s, to every start, also to stages that use no table.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Finished weights and their provenance as one safetensors file: no pickle, the same bytes for the same content."""
+"""Trained weights and their provenance in one safetensors file: no pickle, and equal content gives equal bytes."""
 
 import json
 from collections.abc import Mapping
@@ -8,14 +8,16 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 
-def pack(weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
-    """Weights and JSON metadata as one safetensors file; the same bytes for the same content."""
+def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a safetensors file with the weights (by name) and the metadata, which must be JSON-able."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    # safetensors metadata maps text to text, in no fixed order: one key keeps the bytes reproducible
     return save(tensors, {"ltpipe": json.dumps(metadata, sort_keys=True)})
 
 
-def unpack(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `pack` packed."""
+def unpack_weights(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the weights and the metadata that `pack_weights` packed."""
+    # safetensors.torch.load drops the metadata. A file starts with the header's length: 8 bytes, little-endian.
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     return load(content), json.loads(header["__metadata__"]["ltpipe"])

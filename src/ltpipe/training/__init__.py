@@ -1,1 +1,1 @@
-"""The one training loop; contains no method's name and knows neither Kedro nor DVC."""
+"""The training loop for every method. It contains no method's name and imports neither Kedro nor DVC."""

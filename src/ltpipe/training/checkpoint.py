@@ -1,4 +1,4 @@
-"""Resume points: read with weights_only (no pickle), written whole or not at all."""
+"""Resume points: written atomically, read with weights_only, so that no pickled code is run."""
 
 import io
 from collections.abc import Mapping
@@ -7,20 +7,20 @@ from typing import Any
 
 import torch
 
-from ltpipe.storage.atomic import write
+from ltpipe.storage.atomic import write_atomically
 
 
 def save_resume(path: Path, state: Mapping[str, Any]) -> None:
-    """A resume point: tensors, numbers, strings, lists and dicts only."""
+    """Write a resume point; `state` holds only tensors, numbers, strings, lists and dicts."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    write(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def load_resume(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
-    """The resume point of the same fingerprint, or None; and why.
+    """Return the resume point if it can be used, else None; and the reason, for the log.
 
-    A resume point of other code, data or parameters is never used; an unreadable one neither.
+    It cannot be used if it is missing or unreadable, or if its fingerprint (code, data and parameters) is another one.
     """
     if not path.exists():
         return None, "no resume point"
@@ -29,5 +29,5 @@ def load_resume(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, st
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file; all mean the same here
         return None, f"resume point unreadable ({type(error).__name__}), starting over"
     if state.get("fingerprint") != fingerprint:
-        return None, "resume point is of other code, data or parameters, starting over"
+        return None, "resume point is from other code, data or parameters, starting over"
     return state, "resuming"

@@ -7,26 +7,27 @@ import torch
 
 
 def fix(seed: int, threads: int | None = None) -> None:
-    """Seed torch's global generators and forbid algorithms whose result depends on timing.
+    """Seed torch's global generators, and forbid algorithms whose result depends on timing.
 
-    threads: CPU threads; sums over another number of threads round otherwise.
+    threads: CPU threads; sums over another number of threads round differently.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
-    torch.use_deterministic_algorithms(True)
+    # The same switch as use_deterministic_algorithms(True), which also imports the compiler (2 s) to set its option.
+    torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
     torch.manual_seed(seed)
 
 
 def generator(device: torch.device, *key: object) -> torch.Generator:
-    """A generator that is a function of `key` alone (seed, epoch, step, purpose), so that it never has to be saved."""
+    """Return a generator that is a function of `key` alone (seed, epoch, step, purpose), so it is never saved."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of the global generators that training may use."""
+    """Return the state of the global generators that training may use."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -34,7 +35,7 @@ def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def restore_rng(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put the global generators back to `rng_state`'s result."""
+    """Put the global generators back into a state of `rng_state`."""
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)

@@ -1,8 +1,8 @@
-"""The one training loop. A method changes it through hooks only; it contains no method's name.
+"""The training loop for every method. Methods change it only through hooks; it contains no method's name.
 
-The position (phase, epoch, step) says everything about the order of images: each epoch's order and each step's
-augmentation come from generators that are functions of seed and position. A resume point holds the position, weights,
-optimiser, the global generators and the log, so that a resumed run equals an uninterrupted one bit for bit.
+The order of an epoch and the augmentation of a step are drawn by generators that are functions of the seed and of the
+position (phase, epoch, step), so they need not be saved. A resume point holds the position, the weights, the optimiser,
+the state of the global generators and the log: a resumed run equals an uninterrupted one bit for bit.
 """
 
 import logging
@@ -25,7 +25,7 @@ from ltpipe.layers.branches import Branches
 from ltpipe.models.model import Model
 from ltpipe.models.network import Network, Output
 from ltpipe.models.pixels import channel_scale, normalise
-from ltpipe.recipe.run import Run, build
+from ltpipe.recipe.run import Run, build_network
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.manifest import GROUPS
 from ltpipe.training import checkpoint, determinism, optimiser, samplers
@@ -38,7 +38,11 @@ CHUNK = 512  # images of one forward pass without gradients
 
 @dataclass(frozen=True)
 class Task:
-    """Everything a training run is made of. `fingerprint` names code, data and parameters; `name` is for the log."""
+    """Everything that a training run needs.
+
+    name: for messages. fingerprint: identifies code, data and parameters; a resume point of another one is not used.
+    resume: path of the resume point. start: weights of the finished run that this run starts from, if any.
+    """
 
     name: str
     run: Run
@@ -54,40 +58,43 @@ class Task:
 
     @property
     def device(self) -> torch.device:
-        """Where the network trains."""
+        """The device on which the network is trained."""
         return self.train.device
 
     @cached_property
     def normalise(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """uint8 B x H x W x 3 -> the network's input; its constants are on the device once, not copied every step."""
+        """Function: uint8 B x H x W x 3 -> the network's input. Cached, so that its constants are copied only once."""
         mean, std = (channel_scale(values, self.device) for values in (self.model.mean, self.model.std))
         return partial(normalise, size=self.model.image, mean=mean, std=std)
 
 
 @dataclass
 class State:
-    """What changes while training."""
+    """What changes during training."""
 
     network: Network
     method: Method
     phase: int = 0
-    epoch: int = 0  # of the phase
+    epoch: int = 0  # within the phase, from 0
     augment: Augment = field(default_factory=Augment)
     unsaved: int = 0  # steps since the last resume point
     history: list[dict[str, Any]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)  # of losses and counts, over the steps of this epoch
 
 
 class Diverged(Refused):
-    """A loss that is not a finite number."""
+    """The loss is not a finite number."""
 
     exit_code = 4
 
 
 def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
-    """Train to the end, resuming if possible. Returns weights, one log row an epoch, and the method's facts."""
+    """Train to the end, from the resume point if there is one.
+
+    Returns the weights, a log row for each epoch, and the facts that the method's `finish` returned.
+    """
     determinism.fix(task.seed, task.schedule.threads)
-    state = _fresh(task)
+    state = _initial_state(task)
     phases = state.method.phases(task.schedule.phase())
     state.method.clock.epochs = sum(phase.epochs for phase in phases)
     saved, why = checkpoint.load_resume(task.resume, task.fingerprint)
@@ -95,7 +102,7 @@ def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict
     with logging_redirect_tqdm():
         for number in range(saved["phase"] if saved else 0, len(phases)):
             _run_phase(task, state, phases, number, saved)
-            saved = None
+            saved = None  # the resume point is only for the first phase that runs
     state.network.eval()
     state.method.clock.epoch = state.method.clock.epochs
     facts = state.method.finish(state.network, lambda split: _embed(task, state, split))
@@ -103,122 +110,134 @@ def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict
     return state.network.state_dict(), state.history, facts
 
 
-def _fresh(task: Task) -> State:
+def _initial_state(task: Task) -> State:
+    """Build network and method, take the weights of the run that this one starts from, and move them to the device."""
     problem = Problem(task.train.labels.cpu().numpy(), task.classes)
-    network, method = build(task.run, task.model, problem)
+    network, method = build_network(task.run, task.model, problem)
     for part in network.backbone.modules():
         if isinstance(part, Branches):
             part.partition_batch = method.needs().partition_batch
     if task.start is not None:
+        # The first part of a weight's name is backbone, head or own. Parts that the method does not keep start anew.
         kept = {k: v for k, v in task.start.items() if k.split(".")[0] in method.needs().keeps}
         new = {k: v for k, v in network.state_dict().items() if k.split(".")[0] not in method.needs().keeps}
         try:
             network.load_state_dict(kept | new)
         except RuntimeError as error:
             raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {error}") from None
-    network.to(task.device).to(memory_format=torch.channels_last)
+    network.to(task.device).to(memory_format=torch.channels_last)  # the layout of the batches that `normalise` returns
     return State(network, method)
 
 
 def _run_phase(task: Task, state: State, phases: tuple[Phase, ...], number: int, saved: dict[str, Any] | None) -> None:
+    """Train phase `number` with an optimiser of its own; `saved` is the resume point inside it, if any."""
     phase = phases[number]
     state.phase, state.augment = number, phase.augment
-    sgd = optimiser.sgd(state.network, state.method, phase, task.schedule)
-    first = 0
+    optimizer = optimiser.sgd(state.network, state.method, phase, task.schedule)
+    first_epoch = 0
     if saved is not None:
-        first = saved["epoch"]
-        _restore(task, state, sgd, saved)
-    before, clock = sum(p.epochs for p in phases[:number]), state.method.clock
-    for epoch in range(first, phase.epochs):
-        state.epoch, clock.phase, clock.epoch = epoch, number, before + epoch
-        start = saved["step"] if saved is not None and epoch == first else 0
-        _run_epoch(task, state, phase, sgd, start)
+        first_epoch = saved["epoch"]
+        _restore(task, state, optimizer, saved)
+    epochs_before, clock = sum(p.epochs for p in phases[:number]), state.method.clock
+    for epoch in range(first_epoch, phase.epochs):
+        state.epoch, clock.phase, clock.epoch = epoch, number, epochs_before + epoch
+        first_step = saved["step"] if saved is not None and epoch == first_epoch else 0
+        _run_epoch(task, state, phase, optimizer, first_step)
 
 
-def _run_epoch(task: Task, state: State, phase: Phase, sgd: torch.optim.SGD | None, start: int) -> None:
-    began, lr = time.perf_counter(), optimiser.rate(phase, state.epoch)
-    if start == 0:
+def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD | None, first_step: int) -> None:
+    """Train an epoch from `first_step` on, validate, and write resume points on the way."""
+    began, lr = time.perf_counter(), optimiser.learning_rate(phase, state.epoch)
+    if first_step == 0:  # not if the epoch is resumed: the resume point has the buffers that begin_epoch wrote
         state.sums = {}
         state.network.eval()
         state.method.begin_epoch(lambda split: _embed(task, state, split))
     optimiser.set_modes(state.network, phase)
-    for group in sgd.param_groups if sgd else ():
+    for group in optimizer.param_groups if optimizer else ():
         group["lr"] = lr
-    seen, steps = 0, _steps(task, state)
+    seen, steps = 0, _draw_steps(task, state)
+    # Sums stay on the device until the epoch ends: reading one would wait for all queued work.
     totals = {name: torch.tensor(value, device=task.device, dtype=torch.float64) for name, value in state.sums.items()}
     title = f"{task.name} epoch {state.method.clock.epoch + 1}"
-    bar = tqdm(total=len(steps), initial=start, desc=title, leave=False, disable=None)
-    for step, rows, pixels in task.train.prefetch(steps, start):
+    bar = tqdm(total=len(steps), initial=first_step, desc=title, leave=False, disable=None)
+    for step, rows, pixels in task.train.prefetch(steps, first_step):
         seen += sum(map(len, rows))
-        _add(totals, _step(task, state, sgd, rows, pixels, step))
+        _add_sums(totals, _train_step(task, state, optimizer, rows, pixels, step))
         bar.update(1)
         state.unsaved += 1
-        if state.unsaved >= task.schedule.save_every and step + 1 < len(steps):
-            _save(task, state, sgd, state.epoch, step + 1, totals)
+        if state.unsaved >= task.schedule.save_every and step + 1 < len(steps):  # after the last step, see below
+            _save(task, state, optimizer, state.epoch, step + 1, totals)
     bar.close()
     state.sums = {name: float(value) for name, value in totals.items()}
     _end_epoch(task, state, lr, seen / max(time.perf_counter() - began, 1e-9))
-    if state.unsaved >= task.schedule.save_every:
-        _save(task, state, sgd, state.epoch + 1, 0, {})
+    if state.unsaved >= task.schedule.save_every:  # with the log row of this epoch, hence after the validation
+        _save(task, state, optimizer, state.epoch + 1, 0, {})
 
 
-def _steps(task: Task, state: State) -> list[list[torch.Tensor]]:
+def _draw_steps(task: Task, state: State) -> list[list[torch.Tensor]]:
+    """Return the rows of each step of the epoch, a tensor on the device for each stream."""
     streams = state.method.streams()
     labels = task.train.labels.cpu()
-    cpu = torch.device("cpu")
+    cpu = torch.device("cpu")  # generators of other devices draw other numbers; the order must not depend on it
     keys = [(task.seed, state.phase, state.epoch, "order", number) for number in range(len(streams))]
     orders = [
-        samplers.order(stream, labels, determinism.generator(cpu, *key)).to(task.device)
+        samplers.draw_order(stream, labels, determinism.generator(cpu, *key)).to(task.device)
         for stream, key in zip(streams, keys, strict=True)
     ]
-    return samplers.batches(streams, orders, task.schedule.batch)
+    return samplers.split_into_steps(streams, orders, task.schedule.batch)
 
 
-def _step(
+def _train_step(
     task: Task,
     state: State,
-    sgd: torch.optim.SGD | None,
+    optimizer: optimiser.SGD | None,
     rows: list[torch.Tensor],
     pixels: list[torch.Tensor],
     step: int,
 ) -> Any:
-    """One optimiser step; returns the sums to log (on the device, so that the device is not waited for)."""
+    """Take an optimiser step, and return the sums to log over its images. They stay on the device."""
     generator = determinism.generator(task.device, task.seed, state.phase, state.epoch, step, "augment")
-    streams = (_batch(task, state, *stream, generator) for stream in zip(rows, pixels, strict=True))
+    # The streams share the generator, so their order matters: a stream continues where the one before it stopped.
+    streams = (_make_batch(task, state, *stream, generator) for stream in zip(rows, pixels, strict=True))
     batch = state.method.batch(tuple(streams))
     out = forward(state.network, batch.images, task.schedule.precision)
     parts = state.method.loss(out, batch)
-    if sgd is not None:
-        sgd.zero_grad(set_to_none=True)
+    if optimizer is not None:
+        optimizer.zero_grad()
         parts["loss"].backward()
-        sgd.step()
+        optimizer.step()
     detached = Output(out.features.detach(), out.logits.detach(), None if out.experts is None else out.experts.detach())
     with torch.no_grad():
         state.method.after_step(detached, batch)
         count = len(batch.labels)
-        right = (state.method.predict(detached).argmax(dim=1) == batch.labels).sum()
-        return {name: value.detach() * count for name, value in parts.items()} | {"count": count, "right": right}
+        correct = (state.method.predict(detached).argmax(dim=1) == batch.labels).sum()
+        return {name: value.detach() * count for name, value in parts.items()} | {"count": count, "right": correct}
 
 
-def _batch(task: Task, state: State, rows: torch.Tensor, pixels: torch.Tensor, generator: torch.Generator) -> Batch:
+def _make_batch(
+    task: Task, state: State, rows: torch.Tensor, pixels: torch.Tensor, generator: torch.Generator
+) -> Batch:
+    """Return the augmented and normalised images of a stream with their labels."""
     images = augment_batch(pixels, state.augment, generator, task.model.image)
     return Batch(task.normalise(images), task.train.labels[rows], rows)
 
 
 def forward(network: Network, images: torch.Tensor, precision: str) -> Output:
-    """A forward pass in `precision`; the output is float32 in both."""
+    """Run the network in `precision` ("fp32" or "bf16"); the output is float32 in both cases."""
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         out = network(images)
     return Output(out.features.float(), out.logits.float(), None if out.experts is None else out.experts.float())
 
 
-def _add(totals: dict[str, torch.Tensor], more: dict[str, Any]) -> None:
+def _add_sums(totals: dict[str, torch.Tensor], more: dict[str, Any]) -> None:
+    """Add the sums of a step to those of the epoch, in float64 and in place."""
     for name, value in more.items():
         totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64)
 
 
 @torch.no_grad()
 def _embed(task: Task, state: State, split: str) -> Iterator[Embedding]:
+    """Yield the network's features and logits for the split "train" or "val", without augmentation, in chunks."""
     images: SplitImages = getattr(task, split)
     state.network.eval()
     for pixels, labels, index in images.chunks(CHUNK):
@@ -227,11 +246,11 @@ def _embed(task: Task, state: State, split: str) -> Iterator[Embedding]:
 
 
 def _end_epoch(task: Task, state: State, lr: float, speed: float) -> None:
-    """One log row; raises Diverged where a loss is not finite."""
+    """Validate, and append the epoch's row to the log. Raises Diverged if a loss is not finite."""
     count = state.sums["count"]
     parts = {name: value / count for name, value in state.sums.items() if name not in ("count", "right")}
     for name, value in parts.items():
-        if value != value or abs(value) == float("inf"):
+        if value != value or abs(value) == float("inf"):  # only NaN differs from itself
             where = f"epoch {state.method.clock.epoch + 1} of phase {state.phase + 1}"
             raise Diverged(f"{task.name}: {name} is {value} in {where}; lower lr, or lengthen warmup")
     row = {"epoch": state.method.clock.epoch + 1, "phase": state.phase + 1, "lr": lr, **parts}
@@ -243,27 +262,28 @@ def _end_epoch(task: Task, state: State, lr: float, speed: float) -> None:
 
 @torch.no_grad()
 def _validate(task: Task, state: State) -> dict[str, float]:
-    """Accuracy on the validation split, in percent, all and by group; a group without images is absent."""
+    """Return the accuracy on the validation split in percent, of all images and by group; empty groups are left out."""
     state.network.eval()
-    right = torch.cat(list(_right(task, state)))
-    result = {"val_accuracy": 100 * right.double().mean().item()}
+    correct = torch.cat(list(_correct_predictions(task, state)))
+    result = {"val_accuracy": 100 * correct.double().mean().item()}
     for number, group in enumerate(GROUPS):
         member = task.val.groups == number
         if member.any():
-            result[f"val_{group}"] = 100 * right[member].double().mean().item()
+            result[f"val_{group}"] = 100 * correct[member].double().mean().item()
     return result
 
 
-def _right(task: Task, state: State) -> Iterator[torch.Tensor]:
+def _correct_predictions(task: Task, state: State) -> Iterator[torch.Tensor]:
+    """Yield whether the prediction is correct, for each validation image, in chunks; bool."""
     for pixels, labels, _ in task.val.chunks(CHUNK):
         out = forward(state.network, task.normalise(pixels), task.schedule.precision)
         yield state.method.predict(out).argmax(dim=1) == labels
 
 
 def _save(
-    task: Task, state: State, sgd: torch.optim.SGD | None, epoch: int, step: int, totals: dict[str, torch.Tensor]
+    task: Task, state: State, optimizer: optimiser.SGD | None, epoch: int, step: int, totals: dict[str, torch.Tensor]
 ) -> None:
-    """A resume point from which the next step is `step` of `epoch`."""
+    """Write a resume point from which training continues with `step` of `epoch`."""
     state.unsaved = 0
     checkpoint.save_resume(
         task.resume,
@@ -273,7 +293,7 @@ def _save(
             "epoch": epoch,
             "step": step,
             "weights": state.network.state_dict(),
-            "optimiser": sgd.state_dict() if sgd else {},
+            "optimiser": optimizer.state_dict() if optimizer else {},
             "rng": determinism.rng_state(task.device),
             "history": state.history,
             "sums": {name: float(value) for name, value in totals.items()},
@@ -281,9 +301,10 @@ def _save(
     )
 
 
-def _restore(task: Task, state: State, sgd: torch.optim.SGD | None, saved: dict[str, Any]) -> None:
+def _restore(task: Task, state: State, optimizer: optimiser.SGD | None, saved: dict[str, Any]) -> None:
+    """Put everything back to the resume point `saved`, except the position."""
     state.network.load_state_dict(saved["weights"])
-    if sgd is not None:
-        sgd.load_state_dict(saved["optimiser"])
+    if optimizer is not None:
+        optimizer.load_state_dict(saved["optimiser"])
     determinism.restore_rng(saved["rng"], task.device)
     state.history, state.sums = list(saved["history"]), dict(saved["sums"])

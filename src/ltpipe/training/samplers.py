@@ -1,4 +1,4 @@
-"""Orders of training images: pure functions of labels, weights and a generator; all return int64 rows."""
+"""Orders of training images: pure functions of labels, weights and a generator; all return rows, int64."""
 
 import torch
 from torch import Tensor
@@ -6,53 +6,58 @@ from torch import Tensor
 from ltpipe.interface.streams import Stream
 
 
-def class_aware(labels: Tensor, per_class: int, length: int, generator: torch.Generator) -> Tensor:
-    """`per_class` images of each drawn class; classes shuffled in cycles, so are a class's images (length).
+def draw_class_aware(labels: Tensor, per_class: int, length: int, generator: torch.Generator) -> Tensor:
+    """Draw classes in turn, and `per_class` images of each drawn class; returns `length` rows (Shen et al., ECCV 2016).
 
-    Shen et al., ECCV 2016. labels: N. Every class present is drawn equally often, to within one; so is every image of
-    a class. No loop over classes: one sort of the classes' cycles, and one of the images' cycles.
+    labels: N. The classes come in shuffled cycles, and so do the images of a class: the numbers of draws of any two
+    classes differ by at most 1, and so do those of any two images of a class. (The last class may be cut short.)
     """
+    # No loop over classes, of which there may be thousands: one sort for the cycles of classes, one for the images.
     classes, members = labels.unique(return_counts=True)
-    draws = -(-length // per_class)
+    draws = -(-length // per_class)  # rounded up, as below
     rounds = -(-draws // len(classes))
     drawn = torch.rand(rounds, len(classes), generator=generator).argsort(dim=1).flatten()[:draws]
     needed = torch.bincount(drawn, minlength=len(classes)) * per_class
-    images = _cycles(labels, members, needed, generator)
-    # the k-th draw of a class takes the class's images k * per_class, ...: `drawn` sorted by class, in drawing order
+    images = _cycle_through_images(labels, members, needed, generator)
+    # `images` is sorted by class, and so is drawn.argsort(stable=True), with the draws of a class in drawing order: the
+    # k-th draw of a class gets its images k * per_class up to (k + 1) * per_class.
     chosen = torch.empty(draws, per_class, dtype=torch.int64)
     chosen[drawn.argsort(stable=True)] = images.reshape(-1, per_class)
     return chosen.flatten()[:length]
 
 
-def _cycles(labels: Tensor, members: Tensor, needed: Tensor, generator: torch.Generator) -> Tensor:
-    """For each class in turn `needed` of its rows: shuffled cycles through its `members` rows, one after another."""
+def _cycle_through_images(labels: Tensor, members: Tensor, needed: Tensor, generator: torch.Generator) -> Tensor:
+    """Return `needed` rows of each class, class after class: shuffled cycles through the `members` rows of a class."""
     rows = labels.argsort(stable=True)
-    entries = -(-needed // members) * members  # whole cycles
-    owner = torch.repeat_interleave(torch.arange(len(members)), entries)
-    before = entries.cumsum(0) - entries
-    place = torch.arange(len(owner)) - before[owner]
-    cycle = before[owner] + place // members[owner]  # its number, growing along the list
+    entries = -(-needed // members) * members  # images of complete cycles, of which the last may be cut below
+    owner = torch.repeat_interleave(torch.arange(len(members)), entries)  # the class of each entry
+    before = entries.cumsum(0) - entries  # the first entry of each class
+    place = torch.arange(len(owner)) - before[owner]  # of the entry within its class
+    # A number for each cycle that grows along the list. Numbers plus random fractions, sorted, shuffle within cycles;
+    # float64, because float32 would lose the fractions beside numbers of a million.
+    cycle = before[owner] + place // members[owner]
     shuffled = (cycle + torch.rand(len(owner), generator=generator, dtype=torch.float64)).argsort()
     images = rows[(members.cumsum(0) - members)[owner] + place % members[owner]][shuffled]
     return images[place < needed[owner]]
 
 
-def order(stream: Stream, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Rows of one epoch of `stream`; labels: N, on the CPU."""
+def draw_order(stream: Stream, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the rows of an epoch of `stream`. labels: N, on the CPU."""
     length = stream.length or len(labels)
     if stream.per_class:
-        return class_aware(labels, stream.per_class, length, generator)
+        return draw_class_aware(labels, stream.per_class, length, generator)
     if stream.weights is not None:
         return torch.multinomial(stream.weights.cpu().double(), length, replacement=True, generator=generator)
     cycles = -(-length // len(labels))
     return torch.cat([torch.randperm(len(labels), generator=generator) for _ in range(cycles)])[:length]
 
 
-def batches(streams: tuple[Stream, ...], orders: list[Tensor], batch: int) -> list[list[Tensor]]:
-    """Each step's rows, one tensor a stream. The streams share a batch, except those that are `own_batch`.
+def split_into_steps(streams: tuple[Stream, ...], orders: list[Tensor], batch: int) -> list[list[Tensor]]:
+    """Return the rows of each step, a tensor for each stream.
 
-    Every stream is used to its end where their lengths agree; the shortest ends the epoch. A last batch of a single
-    image, or of one of a `own_batch` stream, is left out: batch norm has no variance of one value.
+    The streams share a batch equally, except those with `own_batch`, which fill one each. The shortest stream ends the
+    epoch. The last step is left out if it has a single image, in total or in a stream with `own_batch`.
+    Raises ValueError if the batch is smaller than the number of streams that share it.
     """
     sharing = sum(not s.own_batch for s in streams)
     sizes = [batch if s.own_batch else batch // sharing for s in streams]
@@ -60,7 +65,8 @@ def batches(streams: tuple[Stream, ...], orders: list[Tensor], batch: int) -> li
         raise ValueError(f"batch {batch} is too small for {len(streams)} streams")
     chunks = [o.split(size) for o, size in zip(orders, sizes, strict=True)]
     steps = [list(step) for step in zip(*chunks, strict=False)]
-    alone = [len(rows) for rows, s in zip(steps[-1], streams, strict=True) if s.own_batch] if steps else []
-    if steps and min(sum(map(len, steps[-1])), *alone, 2) < 2:
+    # Batch norm cannot train on a single image: one value has no variance.
+    own_sizes = [len(rows) for rows, s in zip(steps[-1], streams, strict=True) if s.own_batch] if steps else []
+    if steps and min(sum(map(len, steps[-1])), *own_sizes, 2) < 2:
         steps.pop()
     return steps

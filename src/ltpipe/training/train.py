@@ -1,4 +1,4 @@
-"""Stage `train`: one run with one seed, from a manifest and images to weights and a log."""
+"""Stage `train`: train a run with a seed, from a manifest and images to weights and a log."""
 
 import hashlib
 import json
@@ -29,12 +29,12 @@ def train(
     cell: str,
     device: str = "auto",
 ) -> tuple[bytes, Table]:
-    """Checkpoint (safetensors: weights, and provenance as metadata) and the log, one row an epoch.
+    """Return the checkpoint (safetensors: weights, with provenance as metadata) and the log, a row for each epoch.
 
-    images: uint8, N x H x W x 3. scratch: folder of the resume point, which is gone when training has finished.
+    images: uint8, N x H x W x 3. scratch: folder of the resume point, which is deleted when training has finished.
     start: checkpoint of the run that `run.start_from` names. cell: "<benchmark>.<run>.<seed>".
-    Raises Refused where the split is unknown or empty, images are smaller than the network's, a class has no training
-    image that the method needs, or the loss stops being finite.
+    Raises Refused if the split is unknown or empty, if the images are smaller than the network's, if the method needs
+    a training image of every class and a class has none, or if the loss is not finite.
     """
     import pandas as pd
     import torch
@@ -42,10 +42,10 @@ def train(
     from ltpipe.storage import weights
     from ltpipe.training import loop
 
-    schedule = schedule.changed(run.schedule)
+    schedule = schedule.with_changes(run.schedule)
     if images.shape[1] < model.image:
         raise Refused(f"{cell}: packed images are of size {images.shape[1]}, smaller than model.image {model.image}")
-    where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    target = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
     task = loop.Task(
         name=cell,
@@ -54,14 +54,16 @@ def train(
         model=model,
         seed=seed,
         classes=len(facts["classes"]),
-        train=_split(manifest, images, run.split, where, schedule.resident),
-        val=_split(manifest, images, "val", where, schedule.resident),
+        train=_load_split(manifest, images, run.split, target, schedule.resident),
+        val=_load_split(manifest, images, "val", target, schedule.resident),
         fingerprint=hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode()).hexdigest(),
         resume=scratch / "resume.pt",
-        start=weights.unpack(start)[0] if start is not None else None,
+        start=weights.unpack_weights(start)[0] if start is not None else None,
     )
-    final, history, found = loop.fit(task)
-    return weights.pack(final, facts | {"method": found}), pd.DataFrame(history or [{"epoch": 0}])
+    final, history, method_facts = loop.fit(task)
+    return weights.pack_weights(final, facts | {"method": method_facts}), pd.DataFrame(
+        history or [{"epoch": 0}]
+    )  # a method may train nothing
 
 
 def provenance(
@@ -74,11 +76,11 @@ def provenance(
     start: bytes | None,
     cell: str,
 ) -> dict[str, Any]:
-    """What a checkpoint is made of, JSON-able: equal provenance on one machine means equal weights."""
+    """Return all that determines a checkpoint, as JSON values: equal provenance on one machine means equal weights."""
     names = class_names(manifest)
     labels = manifest.loc[manifest["split"] == run.split, "label"]
-    blocks = {"run": run, "schedule": schedule.changed(run.schedule), "model": model}
-    exclude = {"save_every", "resident"}  # they change no bit of the weights
+    blocks = {"run": run, "schedule": schedule.with_changes(run.schedule), "model": model}
+    exclude = {"save_every", "resident"}  # these do not change a bit of the weights
     return {
         "cell": cell,
         "seed": seed,
@@ -96,7 +98,8 @@ def code_modules(run: Run, model: Model) -> frozenset[str]:
     return frozenset({__name__}) | run.modules() | model.modules()
 
 
-def _split(manifest: Table, images: np.ndarray, split: str, device: Any, resident: float) -> Any:
+def _load_split(manifest: Table, images: np.ndarray, split: str, device: Any, resident: float) -> Any:
+    """Return a split as SplitImages; resident: GB of pixels that may be held on the device."""
     from ltpipe.training.images import SplitImages
 
     rows = manifest[manifest["split"] == split]

@@ -1,1 +1,1 @@
-"""Files from elsewhere: download, unpack, find, read."""
+"""Files that are not part of the project: download, unpack, link and read them."""

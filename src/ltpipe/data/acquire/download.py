@@ -1,7 +1,8 @@
-"""Files from the network: continued where they broke off, checked before anybody sees them, fetched by one process.
+"""Download files: continue after a lost connection, verify checksums, and let only one process download a file.
 
-A file has its own name only once its checksum is right. Until then it is `.<name>.part`, and the next attempt (also a
-later process's) asks the server for the rest of it; a server that cannot continue sends the whole file again.
+A file gets its final name only after its checksum has been verified. Until then it is called `.<name>.part`, and the
+next attempt, also one of a later process, asks the server for the remaining bytes only. If the server cannot continue
+a download, it sends the entire file again.
 """
 
 import hashlib
@@ -17,14 +18,14 @@ from typing import Any, NamedTuple
 
 from ltpipe.config.spec import Refused
 
-# seconds before the second, third, ... attempt
-WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
-# what is lost at most when a connection breaks
+# seconds to wait before the second, third, ... attempt
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
+# bytes per write: at most this many are lost when a connection breaks
 CHUNK = 1 << 16
-# connect, read
+# seconds: to connect, and between two reads
 TIMEOUT = (10, 60)
-# answers that may be another at the next attempt; 416: our part is longer than the file
-PASSING = (408, 416, 425, 429, 500, 502, 503, 504)
+# HTTP statuses after which another attempt may succeed; 416: our part is longer than the file, and is deleted
+TEMPORARY_STATUSES = (408, 416, 425, 429, 500, 502, 503, 504)
 
 log = logging.getLogger("ltpipe.data")
 
@@ -32,8 +33,8 @@ log = logging.getLogger("ltpipe.data")
 class Remote(NamedTuple):
     """A file on a server.
 
-    checksum: md5:<hex>, sha256:<hex>, or git:<hex>, the blob id of a file that a git repository holds.
-    size: bytes, where known.
+    checksum: md5:<hex>, sha256:<hex>, or git:<hex>, the blob id of a file in a git repository.
+    size: bytes, or None if unknown.
     """
 
     url: str
@@ -42,25 +43,26 @@ class Remote(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The file's own name: the last part of the address."""
+        """Return the file's name: the last part of the address."""
         return self.url.rsplit("/", 1)[-1]
 
-    def found(self, path: Path) -> str:
-        """The checksum of the file at `path`, as `checksum` is written."""
+    def checksum_of(self, path: Path) -> str:
+        """Return the checksum of the file at `path`, of the same kind and in the same form as `checksum`."""
         import pooch  # type: ignore[import-untyped]
 
         kind = self.checksum.partition(":")[0]
-        return f"{kind}:{_blob(path) if kind == 'git' else pooch.file_hash(str(path), alg=kind)}"
+        return f"{kind}:{_git_blob_id(path) if kind == 'git' else pooch.file_hash(str(path), alg=kind)}"
 
-    def is_at(self, path: Path) -> bool:
-        """Whether `path` is this file, to the byte."""
+    def matches(self, path: Path) -> bool:
+        """Tell whether `path` is a file of the expected size (if known) and checksum."""
+        # compare sizes first: it costs nothing, while the checksum reads the file
         if not path.is_file() or (self.size is not None and path.stat().st_size != self.size):
             return False
-        return self.found(path) == self.checksum
+        return self.checksum_of(path) == self.checksum
 
 
-def _blob(path: Path) -> str:
-    """Git's id of the file's content."""
+def _git_blob_id(path: Path) -> str:
+    """Return git's id of the file's content: SHA-1 of "blob <size>", a zero byte, and the content."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -68,26 +70,28 @@ def _blob(path: Path) -> str:
     return digest.hexdigest()
 
 
-def get(remote: Remote, folder: Path, waits: Sequence[float] = WAITS) -> Path:
-    """The file's path in `folder`; fetched unless it is there with the right checksum.
+def fetch_file(remote: Remote, folder: Path, pauses: Sequence[float] = PAUSES) -> Path:
+    """Return the file's path in `folder`; download it unless it is there with the right checksum.
 
-    Raises Refused with what, where from, why, and where to put the file by hand.
+    pauses: seconds to wait before each further attempt.
+    Raises Refused if the download fails; the message says what, from where, why, and where to put the file by hand.
     """
     path = folder / remote.name
-    if remote.is_at(path):
+    if remote.matches(path):
         return path
     try:
-        with _alone(path):
-            if not remote.is_at(path):
-                _replace(remote, path, waits)
+        with _lock(path):
+            # check again: another process may have completed the file while this one waited
+            if not remote.matches(path):
+                _download(remote, path, pauses)
     except OSError as error:
         raise Refused(f"cannot write {path}: {error}; the file is {remote.url}") from None
     return path
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time; the others wait."""
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the file lock of `path`, so that one process downloads it; the others wait."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +99,7 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.info("another process fetches %s: waiting for it", path.name)
+        log.info("waiting for another process, which fetches %s", path.name)
         lock.acquire()
     try:
         yield
@@ -103,96 +107,110 @@ def _alone(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _replace(remote: Remote, path: Path, waits: Sequence[float]) -> None:
+def _download(remote: Remote, path: Path, pauses: Sequence[float]) -> None:
+    """Download to `.<name>.part`, then rename; a wrong file at `path` stays there until the right one is complete."""
     if path.exists():
-        log.warning("%s is not the file expected (%s, found %s)", path, remote.checksum, remote.found(path))
+        log.warning("%s is another file: checksum %s, expected %s", path, remote.checksum_of(path), remote.checksum)
     part = path.with_name(f".{path.name}.part")
-    _room(remote, part)
+    _check_disk_space(remote, part)
     log.info("fetching %s", remote.url)
-    _complete(remote, part, path, waits)
+    _download_with_retries(remote, part, path, pauses)
     part.replace(path)
 
 
-def _room(remote: Remote, part: Path) -> None:
-    wanted, free = (remote.size or 0) - _bytes(part), shutil.disk_usage(part.parent).free
-    if wanted > free:
-        raise Refused(f"no room for {remote.name} in {part.parent}: {wanted:,} bytes to fetch, {free:,} free")
+def _check_disk_space(remote: Remote, part: Path) -> None:
+    """Raise Refused if the remaining bytes do not fit on the disk; a file of unknown size counts as 0 bytes."""
+    missing, free = (remote.size or 0) - _size(part), shutil.disk_usage(part.parent).free
+    if missing > free:
+        raise Refused(
+            f"not enough disk space for {remote.name} in {part.parent}: {missing:,} bytes to fetch, {free:,} free"
+        )
 
 
-def _bytes(path: Path) -> int:
+def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _complete(remote: Remote, part: Path, path: Path, waits: Sequence[float]) -> None:
-    """Attempts until `part` is the file; each one that gets further than any before it earns the same patience anew."""
-    pauses, best = list(waits), _bytes(part)
+def _download_with_retries(remote: Remote, part: Path, path: Path, pauses: Sequence[float]) -> None:
+    """Try until `part` is the file. Raises Refused after a permanent error or when no pause is left.
+
+    An attempt that gets further than all attempts before it resets the pauses: a large file may arrive over a bad
+    connection, as long as it makes progress.
+    """
+    remaining, longest = list(pauses), _size(part)
     while True:
-        final, reason = _attempt(remote, part)
+        permanent, reason = _attempt(remote, part)
         if not reason:
             return
-        if _bytes(part) > best:
-            pauses, best = list(waits), _bytes(part)
-        if final or not pauses:
-            raise _given_up(remote, part, path, reason)
-        log.warning("%s: %s; %d bytes so far, trying again", remote.name, reason, _bytes(part))
-        time.sleep(pauses.pop(0))
+        if _size(part) > longest:
+            remaining, longest = list(pauses), _size(part)
+        if permanent or not remaining:
+            raise _give_up(remote, part, path, reason)
+        log.warning("%s: %s; %d bytes so far, trying again", remote.name, reason, _size(part))
+        time.sleep(remaining.pop(0))
 
 
-def _given_up(remote: Remote, part: Path, path: Path, reason: str) -> Refused:
-    if not _bytes(part):
+def _give_up(remote: Remote, part: Path, path: Path, reason: str) -> Refused:
+    """Return the error; delete an empty part."""
+    if not _size(part):
         part.unlink(missing_ok=True)
+    size = "" if remote.size is None else f" ({remote.size:,} bytes)"
     return Refused(
-        f"cannot fetch {remote.name}{_size(remote)}: {reason}\n"
+        f"cannot fetch {remote.name}{size}: {reason}\n"
         f"  from {remote.url}\n"
         f"  without a network: put the file at {path}; it is used if its checksum is {remote.checksum}"
     )
 
 
-def _size(remote: Remote) -> str:
-    return "" if remote.size is None else f" ({remote.size:,} bytes)"
-
-
 def _attempt(remote: Remote, part: Path) -> tuple[bool, str]:
-    """Fetch the rest of `part`. Returns (whether another attempt is useless, what went wrong or "")."""
+    """Download what `part` lacks. Returns (whether another attempt is useless, the error or "")."""
     import requests
 
-    before = _bytes(part)
+    size = _size(part)
     try:
-        if not remote.is_at(part):
-            _stream(remote, part, before)
+        # a process that was killed before the rename leaves a complete part
+        if not remote.matches(part):
+            _append_rest(remote, part, size)
     except requests.RequestException as error:
-        return _failed(error, part)
-    return (False, "") if remote.is_at(part) else _wrong(remote, part, continued=before > 0)
+        return _explain_error(error, part)
+    return (False, "") if remote.matches(part) else _reject_content(remote, part, continued=size > 0)
 
 
-def _failed(error: Any, part: Path) -> tuple[bool, str]:
+def _explain_error(error: Any, part: Path) -> tuple[bool, str]:
+    """Return (whether another attempt is useless, the error's text); delete a part that is longer than the file."""
     from requests.exceptions import TooManyRedirects
 
     status = error.response.status_code if error.response is not None else None
     if status == 416:
         part.unlink(missing_ok=True)
-    passing = status is None or status in PASSING
-    return not passing or isinstance(error, ValueError | TooManyRedirects), str(error)
+    # without a status the connection failed, which may pass; a malformed address (a ValueError) stays malformed
+    temporary = status is None or status in TEMPORARY_STATUSES
+    return not temporary or isinstance(error, ValueError | TooManyRedirects), str(error)
 
 
-def _wrong(remote: Remote, part: Path, continued: bool) -> tuple[bool, str]:
-    """A short file is continued; a continued file that is wrong is fetched anew; a whole one that is wrong is final."""
-    size, found = _bytes(part), remote.found(part)
+def _reject_content(remote: Remote, part: Path, continued: bool) -> tuple[bool, str]:
+    """Return (whether another attempt is useless, what is wrong with `part`, which the server sent without an error).
+
+    A part that is too short is kept and continued. A wrong part is deleted: if it was continued, its beginning may be
+    of another file, and the next attempt starts anew; if it came in one piece, the server has another file.
+    """
+    size, checksum = _size(part), remote.checksum_of(part)
     if remote.size is not None and size < remote.size:
         return False, f"the server sent {size:,} of {remote.size:,} bytes"
     part.unlink()
-    return not continued, f"the server sent another file: {size:,} bytes, {found} instead of {remote.checksum}"
+    return not continued, f"the server sent a different file: {size:,} bytes, {checksum} instead of {remote.checksum}"
 
 
-def _stream(remote: Remote, part: Path, have: int) -> None:
-    """Append to `part` what the server has from byte `have` on; start again where it sends the whole."""
+def _append_rest(remote: Remote, part: Path, start: int) -> None:
+    """Append to `part` the server's bytes from `start` on; begin at 0 if the server sends the entire file."""
     from pooch import HTTPDownloader
 
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    # identity: a compressed answer would have other byte positions than the file
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with part.open("ab") as file:
 
-        def begin(response: Any, *_: Any, **__: Any) -> None:
-            if response.status_code == 200:
+        def empty_if_entire(response: Any, *_: Any, **__: Any) -> None:
+            if response.status_code == 200:  # the server ignores Range; it would answer 206 otherwise
                 file.truncate(0)
 
         fetch = HTTPDownloader(
@@ -200,8 +218,9 @@ def _stream(remote: Remote, part: Path, have: int) -> None:
             chunk_size=CHUNK,
             timeout=TIMEOUT,
             headers=headers,
-            hooks={"response": begin},
+            hooks={"response": empty_if_entire},
         )
         fetch(remote.url, file, None)
+        # write to the disk before the rename: after a power failure the final name must not hold half a file
         file.flush()
         os.fsync(file.fileno())

@@ -1,1 +1,1 @@
-"""What a manifest must be, and its validation."""
+"""The rules that a manifest must keep, and their validation."""

@@ -1,4 +1,7 @@
-"""The rules of rules.py as great-expectations classes; imported by expectations.py only, and only when it validates."""
+"""The rules of rules.py as great-expectations classes.
+
+Only validate.py imports this module, and only while it validates, because great-expectations is slow to import.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -12,7 +15,10 @@ EXAMPLES = 10
 
 
 class _Rule(BatchExpectation):
-    """A rule of the whole table; the result carries the number of violations and the first few."""
+    """An expectation about the manifest as a table. The result holds the number of violations and the first ones.
+
+    A subclass names a function of rules.py, and in `parameters` the fields that it passes to this function.
+    """
 
     metric_dependencies: ClassVar[tuple[str, ...]] = ()
     rule: ClassVar[Callable[..., list[str]]]
@@ -20,19 +26,19 @@ class _Rule(BatchExpectation):
 
     def _validate(self, metrics: Any, runtime_configuration: Any = None, execution_engine: Any = None) -> Any:
         frame, _, _ = execution_engine.get_compute_domain({}, MetricDomainTypes.TABLE)
-        found = type(self).rule(frame, **{name: getattr(self, name) for name in self.parameters})
+        violations = type(self).rule(frame, **{name: getattr(self, name) for name in self.parameters})
         result = {
-            "observed_value": f"{len(found)} violations",
-            "element_count": len(frame),  # with the next two, what the HTML page wants of a failed check
-            "unexpected_count": len(found),
-            "unexpected_percent": 100 * len(found) / max(len(frame), 1),
-            "details": {"examples": found[:EXAMPLES]},
+            "observed_value": f"{len(violations)} violations",
+            "element_count": len(frame),  # this and the next two keys are needed by the HTML page of a failed check
+            "unexpected_count": len(violations),
+            "unexpected_percent": 100 * len(violations) / max(len(frame), 1),
+            "details": {"examples": violations[:EXAMPLES]},
         }
-        return {"success": not found, "result": result}
+        return {"success": not violations, "result": result}
 
 
 class ExpectFilesToExist(_Rule):
-    """Every file is there and is not empty (a number is a row of the source's own array)."""
+    """Every file exists and is not empty."""
 
     folder: str
     rule = staticmethod(rules.files_exist)
@@ -40,7 +46,7 @@ class ExpectFilesToExist(_Rule):
 
 
 class ExpectClassCountsToEqual(_Rule):
-    """Images of each class in each split are exactly the stated integers, or sum up as stated."""
+    """Each class has exactly the stated number of images in each split, or the split's summary is as stated."""
 
     counts: dict[str, list[int] | dict[str, int]]
     classes: int
@@ -49,7 +55,7 @@ class ExpectClassCountsToEqual(_Rule):
 
 
 class ExpectEveryClassToHaveAnImage(_Rule):
-    """Every class has an image in some split."""
+    """Each class has an image in at least one split."""
 
     classes: int
     rule = staticmethod(rules.every_class)
@@ -57,7 +63,7 @@ class ExpectEveryClassToHaveAnImage(_Rule):
 
 
 class ExpectAttributeCountsToEqual(_Rule):
-    """Images of each attribute rank in each split are exactly the stated integers."""
+    """Each attribute rank has exactly the stated number of images in each split."""
 
     counts: dict[str, list[int]]
     rule = staticmethod(rules.attribute_counts)
@@ -65,7 +71,7 @@ class ExpectAttributeCountsToEqual(_Rule):
 
 
 class ExpectEveryRankInEveryClass(_Rule):
-    """Every class has at least one image of each attribute rank in each of the splits."""
+    """Each class has an image of each attribute rank in each of `splits`."""
 
     splits: list[str]
     ranks: int
@@ -74,13 +80,13 @@ class ExpectEveryRankInEveryClass(_Rule):
 
 
 class ExpectRolesToBeDisjointBySource(_Rule):
-    """No source image is in two of train, val and test."""
+    """No source image is in two roles of train, val and test."""
 
     rule = staticmethod(rules.disjoint)
 
 
 class ExpectGroupsToFollowRule(_Rule):
-    """Many, medium and few are what the rule says, given the class sizes of one split."""
+    """Each row has the group that the rule gives to its class, from the class sizes of `split` (or their sum)."""
 
     split: str | list[str]
     by: str
@@ -91,18 +97,18 @@ class ExpectGroupsToFollowRule(_Rule):
 
 
 class ExpectOneRolePerSplit(_Rule):
-    """A split is of train, val or test as a whole."""
+    """All rows of a split have the same role."""
 
     rule = staticmethod(rules.one_role)
 
 
 class ExpectOneRowPerImage(_Rule):
-    """Image, file and row are one to one."""
+    """Image, file and row are one to one, and rows have no gap."""
 
     rule = staticmethod(rules.one_row)
 
 
 class ExpectOneNamePerLabel(_Rule):
-    """Labels and class names are one to one."""
+    """Label and class name are one to one."""
 
     rule = staticmethod(rules.one_name)

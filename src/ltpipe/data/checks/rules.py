@@ -1,6 +1,7 @@
-"""The rules a manifest must keep: pure functions, manifest in, one line per violation out (none: the rule holds).
+"""The rules that a manifest must keep, as pure functions.
 
-Each parameter is JSON-able, because great-expectations stores it with the result.
+Each function takes the manifest and returns one line of text per violation; an empty list means that the rule holds.
+The other parameters must be JSON-able, because great-expectations stores them with the result.
 """
 
 import os
@@ -12,18 +13,22 @@ from ltpipe.storage.manifest import Groups
 from ltpipe.storage.table import Table
 
 
-def _counts(manifest: Table, split: str, column: str, size: int) -> np.ndarray:
+def _count_values(manifest: Table, split: str, column: str, size: int) -> np.ndarray:
+    """Return how often each value 0, 1, ... of an integer column occurs in a split; negative values are ignored."""
     values = manifest.loc[manifest["split"] == split, column]
     return np.bincount(values[values >= 0], minlength=size)
 
 
 def files_exist(manifest: Table, folder: str) -> list[str]:
-    """Every file below `folder` is there and is not empty; a number is a row of the source's own array, not a file."""
+    """Check that every file below `folder` exists and is not empty.
+
+    A `file` of digits only is a row number of the source's own array, not a path, and is not checked.
+    """
     files = manifest["file"].drop_duplicates()
-    return [file for file in files[~files.str.isdigit()] if not _filled(f"{folder}/{file}")]
+    return [file for file in files[~files.str.isdigit()] if not _has_content(f"{folder}/{file}")]
 
 
-def _filled(path: str) -> bool:
+def _has_content(path: str) -> bool:
     try:
         return os.stat(path).st_size > 0  # noqa: PTH116 - a million Path objects would cost seconds
     except OSError:
@@ -33,54 +38,56 @@ def _filled(path: str) -> bool:
 def class_counts(
     manifest: Table, counts: Mapping[str, Sequence[int] | Mapping[str, int]], classes: int = 0
 ) -> list[str]:
-    """Images of each class in each split are exactly `counts`: split -> images of class 0, 1, ..., or a summary.
+    """Check the number of images of each class in each split.
 
-    A summary states some of total, classes (that have an image), largest and smallest, of all `classes` classes.
+    counts: split -> images of class 0, 1, ..., or a summary of them. A summary states one or more of total, classes
+    (that have an image), largest and smallest; all four are over all `classes` classes.
     """
-    found = {split: _counts(manifest, split, "label", classes) for split in counts}
+    actual = {split: _count_values(manifest, split, "label", classes) for split in counts}
     lines: list[str] = []
     for split, wanted in counts.items():
         if isinstance(wanted, Mapping):
-            lines += _summary(split, found[split], wanted)
+            lines += _compare_summary(split, actual[split], wanted)
         else:
-            lines += _each(split, found[split], wanted)
+            lines += _compare_sizes(split, actual[split], wanted)
     return lines
 
 
-def _each(split: str, found: np.ndarray, wanted: Sequence[int]) -> list[str]:
-    whole = np.zeros(max(len(found), len(wanted)), dtype=np.int64)
-    whole[: len(found)] = found
+def _compare_sizes(split: str, actual: np.ndarray, wanted: Sequence[int]) -> list[str]:
+    # without images of the last classes `actual` may be shorter than `wanted`: those classes have 0 images
+    padded = np.zeros(max(len(actual), len(wanted)), dtype=np.int64)
+    padded[: len(actual)] = actual
     return [
-        f"{split} class {label}: {whole[label]} images, not {images}"
+        f"{split} class {label}: {padded[label]} images, not {images}"
         for label, images in enumerate(wanted)
-        if whole[label] != images
+        if padded[label] != images
     ]
 
 
-def _summary(split: str, found: np.ndarray, wanted: Mapping[str, int]) -> list[str]:
-    facts = {"total": found.sum(), "classes": (found > 0).sum(), "largest": found.max(), "smallest": found.min()}
+def _compare_summary(split: str, actual: np.ndarray, wanted: Mapping[str, int]) -> list[str]:
+    facts = {"total": actual.sum(), "classes": (actual > 0).sum(), "largest": actual.max(), "smallest": actual.min()}
     return [f"{split} {name}: {facts[name]}, not {value}" for name, value in wanted.items() if facts[name] != value]
 
 
 def every_class(manifest: Table, classes: int) -> list[str]:
-    """Every class of 0 .. classes - 1 has an image in some split: one without would be a dead output of the network."""
+    """Check that each class 0..classes-1 has an image in some split; without one, an output of the network is dead."""
     absent = sorted(set(range(classes)) - set(manifest["label"].unique().tolist()))
     return [f"class {label} has no image in any split" for label in absent]
 
 
 def attribute_counts(manifest: Table, counts: Mapping[str, Sequence[int]]) -> list[str]:
-    """Images of each attribute rank in each split are exactly `counts`: split -> images of rank 0, 1, ..."""
+    """Check the number of images of each attribute rank in each split; counts: split -> images of rank 0, 1, ..."""
     return [
-        f"{split} attribute rank {rank}: {found[rank]} images, not {wanted[rank]}"
+        f"{split} attribute rank {rank}: {actual[rank]} images, not {wanted[rank]}"
         for split, wanted in counts.items()
-        for found in [_counts(manifest, split, "attribute", len(wanted))]
+        for actual in [_count_values(manifest, split, "attribute", len(wanted))]
         for rank in range(len(wanted))
-        if found[rank] != wanted[rank]
+        if actual[rank] != wanted[rank]
     ]
 
 
 def every_rank(manifest: Table, splits: Sequence[str], ranks: int) -> list[str]:
-    """Every class has an image of each attribute rank in each of `splits`."""
+    """Check that every class has an image of each attribute rank 0..ranks-1 in each of `splits`."""
     labels = sorted(manifest["label"].unique())
     rows = manifest[manifest["split"].isin(splits)]
     present = set(zip(rows["split"], rows["label"], rows["attribute"], strict=True))
@@ -94,7 +101,7 @@ def every_rank(manifest: Table, splits: Sequence[str], ranks: int) -> list[str]:
 
 
 def disjoint(manifest: Table) -> list[str]:
-    """No source image is in two roles (train, val, test)."""
+    """Check that no source image is in two roles (train, val, test)."""
     pairs = manifest[["source", "role"]].drop_duplicates()
     leaked = pairs[pairs["source"].duplicated(keep=False)]
     roles = leaked.groupby("source")["role"].agg(lambda r: " and ".join(sorted(r)))
@@ -102,35 +109,41 @@ def disjoint(manifest: Table) -> list[str]:
 
 
 def groups_of(manifest: Table, split: str | Sequence[str], by: str, many: int, medium: int) -> list[str]:
-    """Each row's group is what the rule says of its class, given the class sizes in `split` (in all of them)."""
+    """Check that each row has the group of its class by the rule `by`, `many`, `medium` (see `Groups`).
+
+    Class sizes are those of `split`; of several splits, their sum.
+    """
     classes = int(manifest["label"].max()) + 1
     splits = [split] if isinstance(split, str) else split
-    sizes = np.sum([_counts(manifest, name, "label", classes) for name in splits], axis=0)
-    wanted = Groups(by=by, many=many, medium=medium).of(sizes)  # type: ignore[arg-type]
+    sizes = np.sum([_count_values(manifest, name, "label", classes) for name in splits], axis=0)
+    wanted = Groups(by=by, many=many, medium=medium).of_classes(sizes)  # type: ignore[arg-type]
     wrong = manifest[manifest["group"].to_numpy() != wanted[manifest["label"].to_numpy()]]
     return [f"{i}: {g}, not {wanted[y]}" for i, g, y in zip(wrong["id"], wrong["group"], wrong["label"], strict=True)]
 
 
 def one_role(manifest: Table) -> list[str]:
-    """A split has one role: a training split holds no test image by name."""
+    """Check that all rows of a split have the same role."""
     pairs = manifest[["split", "role"]].drop_duplicates()
     wrong = pairs[pairs["split"].duplicated(keep=False)]
     return [f"split {split} has role {role}" for split, role in zip(wrong["split"], wrong["role"], strict=True)]
 
 
 def one_row(manifest: Table) -> list[str]:
-    """Image, file and row are one to one, rows from 0 without a hole: a row cannot show another image."""
+    """Check that image, file and row are one to one, and that rows are 0, 1, ... without a gap.
+
+    Otherwise a row of the packed array could show another image than the manifest says.
+    """
     pairs = manifest[["image", "file", "row"]].drop_duplicates()
     columns = [pairs[column].duplicated(keep=False) for column in ("image", "file", "row")]
     wrong = pairs[columns[0] | columns[1] | columns[2]]
     lines = [
         f"image {i}, file {f}, row {r}" for i, f, r in zip(wrong["image"], wrong["file"], wrong["row"], strict=True)
     ]
-    return lines or ([] if set(pairs["row"]) == set(range(len(pairs))) else ["rows are not 0, 1, ... without a hole"])
+    return lines or ([] if set(pairs["row"]) == set(range(len(pairs))) else ["rows are not 0, 1, ... without a gap"])
 
 
 def one_name(manifest: Table) -> list[str]:
-    """A label has one class name, and a class name one label."""
+    """Check that each label has one class name, and each class name one label."""
     pairs = manifest[["label", "class_name"]].drop_duplicates()
     wrong = pairs[pairs["label"].duplicated(keep=False) | pairs["class_name"].duplicated(keep=False)]
     return [f"label {y} is called {name}" for y, name in zip(wrong["label"], wrong["class_name"], strict=True)]

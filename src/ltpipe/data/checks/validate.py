@@ -1,7 +1,7 @@
-"""Validation of a manifest by great-expectations: the only module that touches it, and only inside `validate`.
+"""Validation of a manifest by great-expectations, which is imported only when a manifest is validated.
 
-An ephemeral context and a report of our own: a stored context mints identifiers and stamps times, and a report that
-changes from run to run would retrain every model that depends on it.
+The context is ephemeral, and the report is built here from the results. A stored context would add identifiers and
+times; a report that changes from run to run would make DVC retrain every model that depends on it.
 """
 
 import logging
@@ -17,82 +17,95 @@ from ltpipe.storage.manifest import COLUMNS, ROLES, Groups
 from ltpipe.storage.table import Table
 
 EXAMPLES = 10
-# columns of few different texts: as categories they are hashed and compared by number
-FEW = ("class_name", "role", "split", "group")
+# text columns with few different values
+CATEGORIES = ("class_name", "role", "split", "group")
 
 
 class GroupRule(Groups):
-    """A group rule and the split, or the splits together, whose class sizes it reads."""
+    """The rule that sorts classes into many, medium and few, and the splits whose class sizes it uses."""
 
-    split: str | list[str]
+    split: str | list[str] = Field(description="split whose class sizes decide; of several splits, the sum of sizes")
 
 
 class Summary(Spec):
-    """Class sizes of a split whose list is not at hand: images, classes that have any, largest and smallest class.
+    """Facts about the class sizes of a split, for splits whose sizes are not known one by one. State at least one."""
 
-    largest and smallest are over all classes, so that smallest: 1 says that every class has an image.
-    """
-
-    total: int | None = Field(None, ge=0)
-    classes: int | None = Field(None, ge=0)
-    largest: int | None = Field(None, ge=0)
-    smallest: int | None = Field(None, ge=0)
+    total: int | None = Field(None, ge=0, description="images of the split")
+    classes: int | None = Field(None, ge=0, description="classes that have an image in the split")
+    largest: int | None = Field(None, ge=0, description="images of the largest class")
+    smallest: int | None = Field(
+        None, ge=0, description="images of the smallest class; 1 or more: every class has an image in the split"
+    )
 
     @model_validator(mode="after")
-    def _something(self) -> "Summary":
-        if not self.stated():
+    def _check_not_empty(self) -> "Summary":
+        if not self.stated_values():
             raise ValueError(f"state at least one of {', '.join(type(self).model_fields)}")
         return self
 
-    def stated(self) -> dict[str, int]:
-        """What it says, as JSON."""
+    def stated_values(self) -> dict[str, int]:
+        """Return the stated values by name, JSON-able."""
         return self.model_dump(exclude_none=True)
 
 
-def _kind(value: Any) -> str:
+def _counts_tag(value: Any) -> str:
     return "summary" if isinstance(value, Mapping | Summary) else "sizes"
 
 
-# images of each class: a list, the same run-length coded ("500x3 497"), or a summary
-Counts = Annotated[Annotated[Sizes, Tag("sizes")] | Annotated[Summary, Tag("summary")], Discriminator(_kind)]
+# Images of each class: a list, run-length coded text ("500x3 497"), or a summary. By the discriminator pydantic knows
+# which of them is meant, so that an error message is about that one only.
+Counts = Annotated[Annotated[Sizes, Tag("sizes")] | Annotated[Summary, Tag("summary")], Discriminator(_counts_tag)]
 
 
 class Expect(Spec):
-    """What the manifest must be, in integers: stated, not computed from the block that draws it."""
+    """The integers that the manifest must have. They are stated here, and never computed from the block `split`."""
 
-    classes: int = Field(gt=0)
-    class_counts: dict[str, Counts]
-    attribute_counts: dict[str, Sizes] = Field(default_factory=dict)
-    every_rank: list[str] = Field(default_factory=list, description="splits in which every class has every rank")
-    ranks: int | None = Field(None, gt=0, description="ranks that every_rank is about; default as in attribute_counts")
-    groups: GroupRule
+    classes: int = Field(gt=0, description="number of classes")
+    class_counts: dict[str, Counts] = Field(
+        description="for each split, the images of class 0, 1, ... (a list, or text such as `500x3 497`), or a summary"
+    )
+    attribute_counts: dict[str, Sizes] = Field(
+        default_factory=dict, description="for each split, the images of attribute rank 0, 1, ..."
+    )
+    every_rank: list[str] = Field(
+        default_factory=list, description="splits in which every class must have an image of every attribute rank"
+    )
+    ranks: int | None = Field(
+        None,
+        gt=0,
+        description="number of attribute ranks, for every_rank; default: as in attribute_counts, first split",
+    )
+    groups: GroupRule = Field(description="rule that gives each class its group")
 
     @model_validator(mode="after")
-    def _whole(self) -> "Expect":
+    def _check_splits(self) -> "Expect":
         sizes = {split: len(counts) for split, counts in self.class_counts.items() if isinstance(counts, list)}
         if wrong := [f"{split} has {n}" for split, n in sizes.items() if n != self.classes]:
             raise ValueError(f"class_counts must state {self.classes} classes (classes): {', '.join(wrong)}")
-        rule = self.groups.split
-        named = {rule} if isinstance(rule, str) else set(rule)
-        if unknown := sorted((named | {*self.every_rank, *self.attribute_counts}) - set(self.class_counts)):
+        group_split = self.groups.split
+        group_splits = {group_split} if isinstance(group_split, str) else set(group_split)
+        if unknown := sorted((group_splits | {*self.every_rank, *self.attribute_counts}) - set(self.class_counts)):
             raise ValueError(f"splits that class_counts does not state: {', '.join(unknown)}")
         if self.every_rank and not (self.ranks or self.attribute_counts):
             raise ValueError("every_rank needs ranks, or attribute_counts")
         return self
 
     def plain_counts(self) -> dict[str, list[int] | dict[str, int]]:
-        """class_counts as JSON."""
-        return {s: c.stated() if isinstance(c, Summary) else c for s, c in self.class_counts.items()}
+        """Return class_counts, JSON-able."""
+        return {s: c.stated_values() if isinstance(c, Summary) else c for s, c in self.class_counts.items()}
 
 
-def suite(expect: Expect, images: int, raw: Path) -> list[Any]:
-    """The expectations, as great-expectations objects. images: different images; raw: folder of the source's files."""
+def build_suite(expect: Expect, images: int, raw: Path) -> list[Any]:
+    """Return the expectations as great-expectations objects.
+
+    images: number of different images in the manifest; raw: folder of the source's files.
+    """
     import great_expectations.expectations as gxe
 
     from ltpipe.data.checks import expectations
 
     labels = list(range(expect.classes))
-    built = [
+    suite = [
         gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(COLUMNS)),
         *(gxe.ExpectColumnValuesToNotBeNull(column=column) for column in COLUMNS),
         gxe.ExpectColumnValuesToBeUnique(column="id"),
@@ -111,63 +124,71 @@ def suite(expect: Expect, images: int, raw: Path) -> list[Any]:
     ]
     ranks = expect.ranks or len(next(iter(expect.attribute_counts.values()), []))
     if expect.attribute_counts:
-        built.append(expectations.ExpectAttributeCountsToEqual(counts=expect.attribute_counts))
+        suite.append(expectations.ExpectAttributeCountsToEqual(counts=expect.attribute_counts))
     if ranks:
-        built.append(expectations.ExpectEveryRankInEveryClass(splits=expect.every_rank, ranks=ranks))
-    return built
+        suite.append(expectations.ExpectEveryRankInEveryClass(splits=expect.every_rank, ranks=ranks))
+    return suite
 
 
-def compact(candidate: Table) -> Table:
-    """The same table with the columns of few texts as categories (great-expectations hashes the whole table)."""
-    return candidate.astype({column: "category" for column in FEW if column in candidate})
+def with_categories(candidate: Table) -> Table:
+    """Return the same table with text columns of few values as categories.
+
+    great-expectations hashes the table; a category is hashed and compared as a number, which is faster than as text.
+    """
+    return candidate.astype({column: "category" for column in CATEGORIES if column in candidate})
 
 
 def validate(candidate: Table, raw: Path, expect: Expect) -> tuple[dict[str, Any], str]:
-    """Report (JSON-able, the same bytes for the same manifest) and the result as an HTML page (Data Docs)."""
+    """Return a report and an HTML page (Data Docs) of the candidate's validation.
+
+    The report is JSON-able, and has the same content for the same manifest. raw: folder of the source's files.
+    """
     import great_expectations as gx
 
-    # set to INFO by the package itself, for a temporary folder that concerns nobody
+    # the package sets this logger to INFO and logs the path of a temporary folder
     logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     asset = context.data_sources.add_pandas("manifest").add_dataframe_asset("manifest")
     images = candidate["image"].nunique(dropna=False) if "image" in candidate else len(candidate)
-    expectations = context.suites.add(gx.ExpectationSuite(name="manifest", expectations=suite(expect, images, raw)))
+    expectations = build_suite(expect, images, raw)
+    suite = context.suites.add(gx.ExpectationSuite(name="manifest", expectations=expectations))
     definition = asset.add_batch_definition_whole_dataframe("manifest")
-    # a definition, not batch.validate, which would hash the table once more
-    validation = gx.ValidationDefinition(name="manifest", data=definition, suite=expectations)
+    # batch.validate would be shorter, but hashes the table once more
+    validation = gx.ValidationDefinition(name="manifest", data=definition, suite=suite)
     result = context.validation_definitions.add(validation).run(
-        batch_parameters={"dataframe": compact(candidate)},
+        batch_parameters={"dataframe": with_categories(candidate)},
         result_format={  # type: ignore[arg-type]
             "result_format": "SUMMARY",
             "unexpected_index_column_names": ["id"],
             "partial_unexpected_count": EXAMPLES,
         },
     )
-    lines = [_line(one) for one in result.results]
-    return {"success": bool(result.success), "rows": len(candidate), "expectations": lines}, _page(result)
+    lines = [_report_line(outcome) for outcome in result.results]
+    return {"success": bool(result.success), "rows": len(candidate), "expectations": lines}, _render_page(result)
 
 
-def _line(one: Any) -> dict[str, Any]:
-    """One expectation's result without times, identifiers or tracebacks of passing checks."""
-    # a folder of this machine has no place in a report that other machines compare
-    kwargs = {k: v for k, v in one.expectation_config.kwargs.items() if k not in ("batch_id", "folder")}
-    examples = _examples(one.result) or _raised(one.exception_info)
+def _report_line(outcome: Any) -> dict[str, Any]:
+    """Return what the report says of one expectation: no times, no identifiers, no tracebacks of passing checks."""
+    # the folder differs between machines, and reports of different machines must be comparable
+    kwargs = {k: v for k, v in outcome.expectation_config.kwargs.items() if k not in ("batch_id", "folder")}
+    examples = _violation_examples(outcome.result) or _exception_messages(outcome.exception_info)
     return {
-        "name": " ".join([one.expectation_config.type, *([kwargs["column"]] if "column" in kwargs else [])]),
-        "success": bool(one.success),
-        "violations": _violations(one, examples),
-        "examples": [] if one.success else examples,
+        "name": " ".join([outcome.expectation_config.type, *([kwargs["column"]] if "column" in kwargs else [])]),
+        "success": bool(outcome.success),
+        "violations": _count_violations(outcome, examples),
+        "examples": [] if outcome.success else examples,
         "expected": kwargs,
     }
 
 
-def _violations(one: Any, examples: list[str]) -> int:
-    """Offending rows, or violated cells of a table rule; at least 1 where the expectation failed."""
-    return 0 if one.success else max(int(one.result.get("unexpected_count") or 0), len(examples), 1)
+def _count_violations(outcome: Any, examples: list[str]) -> int:
+    """Return the number of wrong rows, or of a table rule's violations; at least 1 if the expectation failed."""
+    return 0 if outcome.success else max(int(outcome.result.get("unexpected_count") or 0), len(examples), 1)
 
 
-def _examples(result: dict[str, Any]) -> list[str]:
+def _violation_examples(result: dict[str, Any]) -> list[str]:
+    """Return up to EXAMPLES violations as text: rows by their id, a table rule's lines, or the observed value."""
     rows = result.get("partial_unexpected_index_list")
     if rows:
         return [", ".join(f"{key} {value}" for key, value in row.items()) for row in rows[:EXAMPLES]]
@@ -177,13 +198,16 @@ def _examples(result: dict[str, Any]) -> list[str]:
     return [f"found {result['observed_value']}"[:300]] if "observed_value" in result else []
 
 
-def _raised(info: dict[str, Any]) -> list[str]:
-    """Messages of checks that could not run (a missing column): great-expectations reports them as failures."""
+def _exception_messages(info: dict[str, Any]) -> list[str]:
+    """Return the messages of checks that raised an exception, e.g. about a missing column.
+
+    great-expectations reports such a check as failed. `info` describes one exception, or maps metrics to exceptions.
+    """
     nested = [info] if "exception_message" in info else [v for v in info.values() if isinstance(v, dict)]
     return sorted({str(v["exception_message"]) for v in nested if v.get("raised_exception")})[:EXAMPLES]
 
 
-def _page(result: Any) -> str:
+def _render_page(result: Any) -> str:
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 

@@ -1,1 +1,1 @@
-"""Rows of an index, and how many of each class."""
+"""Choosing rows of an index: how many images of each class, and which rows."""

@@ -1,7 +1,8 @@
 """CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 in ten classes, from the official binary archive.
 
-Order: data_batch_1 to data_batch_5, then test_batch, as in the files. Long-tailed subsets are defined on the order of
-the python archive; that it is the same one cannot be checked here (see ltpipe.data.acquire.cifar_binary).
+The images are in the order of the files: data_batch_1 to data_batch_5, then test_batch. Published long-tailed subsets
+are defined on the order of the python archive; that both orders are the same cannot be checked here (see
+ltpipe.data.acquire.cifar_binary).
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ LAYOUT = cifar_binary.Layout(
     train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
     test="test_batch.bin",
     names="batches.meta.txt",
-    labels=1,
+    label_bytes=1,
 )
 
 
@@ -35,10 +36,10 @@ class Config(Spec):
 
 
 def build_index(config: Config, raw: Path) -> Table:
-    """Index of 60,000 images; the archive (170 MB) is fetched where it is not there."""
-    return cifar_binary.index(LAYOUT, raw)
+    """Return the index of 60,000 images; download the archive (170 MB) if it is missing."""
+    return cifar_binary.build_cifar_index(LAYOUT, raw)
 
 
 def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
-    """The images of `files`; size must be 32."""
-    return cifar_binary.images(LAYOUT, raw, files, size)
+    """Return the images of `files`, uint8, N x 32 x 32 x 3. Raises Refused if size is not 32."""
+    return cifar_binary.read_cifar_images(LAYOUT, raw, files, size)

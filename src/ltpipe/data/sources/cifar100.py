@@ -1,7 +1,8 @@
 """CIFAR-100: 50,000 training and 10,000 test images of 32 x 32 in 100 fine classes, from the official binary archive.
 
-Order: train.bin, then test.bin, as in the files. The label is the fine one; the coarse one is not an attribute of an
-image but a superclass, and is left out. On the order see ltpipe.data.acquire.cifar_binary and the source cifar10.
+The images are in the order of the files: train.bin, then test.bin (on this order see ltpipe.data.acquire.cifar_binary
+and the source cifar10). The label is the fine class. The coarse class is left out: it is a superclass, not an attribute
+of an image.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ LAYOUT = cifar_binary.Layout(
     train=("train.bin",),
     test="test.bin",
     names="fine_label_names.txt",
-    labels=2,
+    label_bytes=2,
 )
 
 
@@ -35,10 +36,10 @@ class Config(Spec):
 
 
 def build_index(config: Config, raw: Path) -> Table:
-    """Index of 60,000 images; the archive (169 MB) is fetched where it is not there."""
-    return cifar_binary.index(LAYOUT, raw)
+    """Return the index of 60,000 images; download the archive (169 MB) if it is missing."""
+    return cifar_binary.build_cifar_index(LAYOUT, raw)
 
 
 def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
-    """The images of `files`; size must be 32."""
-    return cifar_binary.images(LAYOUT, raw, files, size)
+    """Return the images of `files`, uint8, N x 32 x 32 x 3. Raises Refused if size is not 32."""
+    return cifar_binary.read_cifar_images(LAYOUT, raw, files, size)

@@ -1,8 +1,8 @@
 """Handwritten digits under six colour schemes: real images with an attribute that is known exactly.
 
 1,797 digits of 8 x 8 pixels (scikit-learn's load_digits) are drawn at 16 x 16 in each of six schemes (ink on paper),
-with Gaussian pixel noise: 10,782 images. The scheme is the attribute that a GLT split then unbalances, as the k-means
-clusters of ImageNet-GLT are (science: Tang et al., ECCV 2022), except that here it is ground truth.
+with Gaussian pixel noise: 10,782 images. The scheme is the attribute that a GLT split then makes unbalanced. In
+ImageNet-GLT (Tang et al., ECCV 2022) the attribute is a k-means cluster; here it is ground truth.
 """
 
 from collections.abc import Sequence
@@ -36,29 +36,31 @@ SCHEMES = np.array(
 
 
 class Config(Spec):
-    """Noise of the drawing."""
+    """The noise of the images."""
 
     noise: float = Field(40.0, ge=0, description="standard deviation of the pixel noise, in 0..255 units")
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the noise")
 
 
-def colour(ink: np.ndarray, noise: float, random: np.random.RandomState) -> np.ndarray:
-    """One digit under every scheme.
+def colour_digit(ink: np.ndarray, noise: float, random: np.random.RandomState) -> np.ndarray:
+    """Return one digit in every scheme, uint8, 6 x 2H x 2W x 3.
 
-    ink: H x W in 0..1. Returns uint8, 6 x 2H x 2W x 3 (each pixel drawn as 2 x 2, noise drawn at the larger size).
+    ink: H x W in 0..1. Every pixel becomes a block of 2 x 2; the noise is drawn for the enlarged image.
     """
     large = ink.repeat(2, axis=0).repeat(2, axis=1)[None, :, :, None]
     inks, papers = SCHEMES[:, 0, None, None, :], SCHEMES[:, 1, None, None, :]
+    # interpolate between paper (ink 0) and ink (1), for all schemes at once: 6 x 2H x 2W x 3
     clean = large * inks + (1 - large) * papers
     return np.clip(np.rint(clean + noise * random.standard_normal(clean.shape)), 0, 255).astype(np.uint8)
 
 
 def build_index(config: Config, raw: Path) -> Table:
-    """Index of 10,782 images; nothing is downloaded."""
+    """Return the index of 10,782 images; nothing is downloaded."""
     import pandas as pd
     from sklearn.datasets import load_digits
 
     labels = load_digits(return_X_y=True)[1]
+    # all schemes of digit 0, then those of digit 1, ...: the order in which read_images draws
     number, scheme = np.divmod(np.arange(len(labels) * len(SCHEMES)), len(SCHEMES))
     return pd.DataFrame(
         {
@@ -74,15 +76,16 @@ def build_index(config: Config, raw: Path) -> Table:
 
 
 def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
-    """The images of `files`; every image is drawn, so that one image's noise does not depend on which are asked for.
+    """Return the images of `files`, uint8, N x 16 x 16 x 3. Raises Refused if `size` is not 16.
 
-    RandomState, not Generator: its stream is frozen (NumPy NEP 19), so that the images are the same in any version.
+    All images are drawn, so that the noise of an image does not depend on which images are requested.
     """
     from sklearn.datasets import load_digits
 
     if size != SIZE:
         raise Refused(f"source digits draws images of {SIZE} x {SIZE}; size cannot be {size}")
+    # not Generator: the stream of RandomState is frozen (NumPy NEP 19), so the images are the same in any version
     random = np.random.RandomState(config.seed)
     digits = load_digits(return_X_y=True)[0]
-    images = np.concatenate([colour(d.reshape(8, 8) / 16.0, config.noise, random) for d in digits])
+    images = np.concatenate([colour_digit(d.reshape(8, 8) / 16.0, config.noise, random) for d in digits])
     return images[[int(file) for file in files]]

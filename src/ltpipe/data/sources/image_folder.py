@@ -1,28 +1,29 @@
 """A user's own images: a folder of class folders, or a CSV file beside the images.
 
-Class folders: <root>/<class>/.../<image>. Classes are numbered in the order of their names, numerically where every
-name is a whole number (2 before 10), else as text.
+Class folders: <root>/<class>/.../<image>. Classes are numbered in the order of their names: in numeric order if every
+name is an integer (2 before 10), else in the order of text (10 before 2).
 
-CSV (UTF-8): columns path (below the CSV's folder) and label, and where wanted attribute and split. label and
-attribute are names, numbered as classes are; an empty attribute is -1. split: train, val, test or empty.
+CSV (UTF-8): columns path (below the CSV's folder) and label; optional columns attribute and split. label and attribute
+are names, numbered as classes are; an empty attribute is -1. split: train, val, test or empty.
 
     names that begin with a dot, files beside the class folders
-                                    not looked at
-    spaces in names                 allowed; so are commas (in a CSV, within quotes)
-    names that are no UTF-8, a class without image
+                                    ignored
+    spaces and commas in names      allowed (in a CSV, a path with a comma needs quotes)
+    names that are not UTF-8, a class without image
                                     Refused
     links to files and folders      followed
     two paths to one file, a loop of folders
-                                    Refused, with both paths: the image would be in two splits
-    a link that leads nowhere       a broken file; in the place of a class folder, Refused
+                                    Refused, with both paths: the image could be in two splits
+    a broken link                   a broken file; in the place of a class folder, Refused
     broken files: empty, cut short, no image, more pixels than Pillow's limit, floating point, no permission
-                                    Refused; with option broken: exclude they are counted, named in the log, kept in
-                                    the index's attrs under left_out (path -> reason), and left out
-    a file that is damaged between a sound header and its end
+                                    Refused; with option broken: exclude they are left out, with their number and the
+                                    first names in the log, and all of them in the index's attrs under left_out
+                                    (path -> reason)
+    a file that is damaged between an intact header and an intact end
                                     Refused when images are packed (ltpipe.data.decode)
 
-`file` begins with a name made of the images' paths and sizes, under which the folder is linked below `raw`: the index
-names no folder of this machine, and is the same wherever the same images lie.
+`file` begins with a name made of the images' paths and contents, under which the folder is linked below `raw`. So the
+index names no folder of this machine, is the same wherever the same images lie, and changes with every image.
 """
 
 import csv
@@ -39,9 +40,10 @@ import numpy as np
 from pydantic import Field
 
 from ltpipe.config.spec import Refused, Spec
-from ltpipe.data.acquire.image_lists import first
-from ltpipe.data.acquire.local_folder import link
-from ltpipe.data.decode import broken, decode
+from ltpipe.data.acquire.content import content_digests
+from ltpipe.data.acquire.image_lists import join_first
+from ltpipe.data.acquire.local_folder import set_link
+from ltpipe.data.decode import decode, find_broken
 from ltpipe.storage.table import Table
 
 NOTICE = "The user's own images: their licence is the user's to know.\n"
@@ -49,19 +51,21 @@ NOTICE = "The user's own images: their licence is the user's to know.\n"
 VARIABLE = "LTPIPE_IMAGE_FOLDER"
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "label", "attribute", "split")
-SHOWN = 10
+SHOWN = 10  # problems that a message shows
 
 log = logging.getLogger("ltpipe.data")
 
 
 class Config(Spec):
-    """Where the images are, and what becomes of files that are none."""
+    """Where the images are, and what to do with broken files."""
 
     root: str = Field("", description="folder of class folders, or a .csv file; default: env LTPIPE_IMAGE_FOLDER")
-    broken: Literal["refuse", "exclude"] = Field("refuse", description="what becomes of files that are no whole image")
+    broken: Literal["refuse", "exclude"] = Field(
+        "refuse", description="refuse: broken files are an error; exclude: they are left out"
+    )
 
 
-class Row(NamedTuple):
+class ListedImage(NamedTuple):
     """One image: path below the folder, names of class and attribute, split."""
 
     path: str
@@ -71,15 +75,18 @@ class Row(NamedTuple):
 
 
 def build_index(config: Config, raw: Path) -> Table:
-    """Index of the images, in the order of their paths (class folders) or of the CSV's lines."""
+    """Return the index of the images, in the order of their paths (class folders) or of the CSV's lines."""
     import pandas as pd
 
-    root = _root(config)
-    folder, rows = (root.parent, _from_csv(root)) if root.is_file() else (root, _from_folders(root))
-    _once(rows, folder)
-    rows, left_out = _readable(rows, folder, config)
-    link(folder, raw / (place := _place(rows, folder)))
-    labels, attributes = _numbers(row.label for row in rows), _numbers(row.attribute for row in rows if row.attribute)
+    root = _find_root(config)
+    folder, rows = (root.parent, _read_csv(root)) if root.is_file() else (root, _list_folders(root))
+    _check_distinct(rows, folder)
+    rows, left_out = _drop_broken(rows, folder, config)
+    set_link(folder, raw / (place := _place(rows, folder, raw)))
+    labels, attributes = (
+        _number_names(row.label for row in rows),
+        _number_names(row.attribute for row in rows if row.attribute),
+    )
     table = pd.DataFrame(
         {
             "image": [row.path for row in rows],
@@ -95,7 +102,8 @@ def build_index(config: Config, raw: Path) -> Table:
     return table
 
 
-def _root(config: Config) -> Path:
+def _find_root(config: Config) -> Path:
+    """Return the folder or the CSV file that the option or the environment variable names."""
     name = config.root or os.environ.get(VARIABLE, "")
     root = Path(name).expanduser().resolve()
     if not name or not root.exists():
@@ -107,63 +115,71 @@ def _root(config: Config) -> Path:
     return root
 
 
-def _place(rows: Sequence[Row], folder: Path) -> str:
-    """The folder's name below the raw folder: other images, or as many of other sizes, have another name."""
-    sizes = (os.stat(f"{folder}/{row.path}").st_size for row in rows)  # noqa: PTH116 - a million Path objects
-    lines = (f"{row.path}\0{size}\n".encode() for row, size in zip(rows, sizes, strict=True))
+def _place(rows: Sequence[ListedImage], folder: Path, raw: Path) -> str:
+    """Return the folder's name below the raw folder: it changes with the paths and with the content of the images."""
+    digests = content_digests(folder, [row.path for row in rows], raw)
+    lines = (f"{row.path}\0{digest}\n".encode() for row, digest in zip(rows, digests, strict=True))
     return f"images-{hashlib.sha256(b''.join(lines)).hexdigest()[:16]}"
 
 
-def _once(rows: Sequence[Row], folder: Path) -> None:
-    """Raises Refused where two paths lead to one file."""
-    real = cache(os.path.realpath)
-    seen: dict[str, str] = {}
-    twice = []
+def _check_distinct(rows: Sequence[ListedImage], folder: Path) -> None:
+    """Raise Refused if two paths lead to one file."""
+    resolve_folder = cache(os.path.realpath)  # resolving every image's path would repeat the work for its folder
+    first_path: dict[str, str] = {}
+    problems = []
     for path in (row.path for row in rows):
         inner, _, name = path.rpartition("/")
-        whole = f"{folder}/{path}"
-        target = os.path.realpath(whole) if os.path.islink(whole) else f"{real(f'{folder}/{inner}')}/{name}"  # noqa: PTH114
-        if seen.setdefault(target, path) != path:
-            twice.append(f"{seen[target]} and {path} are one file")
-    _complain(folder, twice)
+        full = f"{folder}/{path}"
+        target = os.path.realpath(full) if os.path.islink(full) else f"{resolve_folder(f'{folder}/{inner}')}/{name}"  # noqa: PTH114
+        if first_path.setdefault(target, path) != path:
+            problems.append(f"{first_path[target]} and {path} are one file")
+    _refuse_problems(folder, problems)
 
 
-def _from_folders(root: Path) -> list[Row]:
-    classes = _classes(root)
+def _list_folders(root: Path) -> list[ListedImage]:
+    """Return the images of all class folders, class by class."""
+    classes = _list_classes(root)
+    # train/<class>/<image> would otherwise be read as images of the class "train"
     if set(classes) <= {*SPLITS, "valid", "validation"} and any(p.is_dir() for p in (root / classes[0]).iterdir()):
         raise Refused(
             f"source image_folder: {root} holds splits ({', '.join(classes)}), not classes; name one of them as root, "
             f"or list the images in a CSV with a column split"
         )
-    rows = [Row(path, name) for name in classes for path in _files(root, name)]
-    _complain(root, [f"the name {row.path!a} is not UTF-8: rename it" for row in rows if not _is_text(row.path)])
+    rows = [ListedImage(path, name) for name in classes for path in _list_files(root, name)]
+    _refuse_problems(root, [f"the name {row.path!a} is not UTF-8: rename it" for row in rows if not _is_text(row.path)])
     if empty := sorted(set(classes) - {row.label for row in rows}):
-        raise Refused(f"source image_folder: no file in class folder {first(empty)} of {root}")
+        raise Refused(f"source image_folder: no file in class folder {join_first(empty)} of {root}")
     return rows
 
 
-def _classes(root: Path) -> list[str]:
+def _list_classes(root: Path) -> list[str]:
+    """Return the names of the class folders, sorted as text."""
     entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
-    _complain(root, [f"the link {one.name} leads nowhere" for one in entries if one.is_symlink() and not one.exists()])
+    dead_links = [entry.name for entry in entries if entry.is_symlink() and not entry.exists()]
+    _refuse_problems(root, [f"the link {name} leads nowhere" for name in dead_links])
     if not (classes := [entry.name for entry in entries if entry.is_dir()]):
         raise Refused(f"source image_folder: no class folder in {root}; images belong into {root}/<class>/")
     return classes
 
 
-def _files(root: Path, name: str) -> list[str]:
-    found: list[str] = []
-    seen: dict[str, str] = {}
+def _list_files(root: Path, name: str) -> list[str]:
+    """Return the files of one class folder as paths below `root`, sorted."""
+    paths: list[str] = []
+    first_path: dict[str, str] = {}
     for folder, inner, files in os.walk(root / name, followlinks=True):
-        inner[:] = [one for one in inner if not one.startswith(".")]
+        inner[:] = [entry for entry in inner if not entry.startswith(".")]  # os.walk then skips the other folders
         where = Path(folder).relative_to(root).as_posix()
-        before = seen.setdefault(os.path.realpath(folder), where)
+        # a link to a folder above would otherwise be followed without end
+        before = first_path.setdefault(os.path.realpath(folder), where)
         if before != where:
-            _complain(root, [f"the link {where} leads to the folder {before}, whose images are counted already"])
-        found += [f"{where}/{file}" for file in files if not file.startswith(".")]
-    return sorted(found)
+            problem = f"the link {where} leads to the folder {before}, whose images are counted already"
+            _refuse_problems(root, [problem])
+        paths += [f"{where}/{file}" for file in files if not file.startswith(".")]
+    return sorted(paths)
 
 
 def _is_text(name: str) -> bool:
+    """Tell whether a name is UTF-8; the bytes of other names are surrogates, which cannot be encoded."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -171,42 +187,48 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _from_csv(path: Path) -> list[Row]:
+def _read_csv(path: Path) -> list[ListedImage]:
+    """Return the rows of a CSV file, in its order. Raises Refused if a line is wrong or repeats a path."""
     try:
+        # utf-8-sig: spreadsheet programs write a byte order mark, which would be part of the first column's name
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file, strict=True)
-            rows = _rows(lines, list(lines.fieldnames or []), path)
+            rows = _parse_lines(lines, list(lines.fieldnames or []), path)
     except (UnicodeDecodeError, csv.Error) as error:
         raise Refused(f"source image_folder: {path} is not a CSV file in UTF-8: {error}") from None
-    _complain(path, [f"line {n}: {p}" for n, row in rows.items() if (p := _problem(row, path.parent))])
+    problems = {number: _find_problem(row, path.parent) for number, row in rows.items()}
+    _refuse_problems(path, [f"line {number}: {problem}" for number, problem in problems.items() if problem])
     if not rows:
         raise Refused(f"source image_folder: {path} lists no image")
-    seen: dict[str, int] = {}
-    _complain(
-        path, [f"line {n} repeats line {seen[r.path]}" for n, r in rows.items() if seen.setdefault(r.path, n) != n]
-    )
+    first_line: dict[str, int] = {}
+    repeated = [number for number, row in rows.items() if first_line.setdefault(row.path, number) != number]
+    _refuse_problems(path, [f"line {number} repeats line {first_line[rows[number].path]}" for number in repeated])
     return list(rows.values())
 
 
-def _rows(lines: "csv.DictReader[str]", columns: list[str], path: Path) -> dict[int, Row]:
-    """Line number -> its row; empty lines are left out."""
+def _parse_lines(lines: "csv.DictReader[str]", columns: list[str], path: Path) -> dict[int, ListedImage]:
+    """Return line number -> row, without empty lines. Raises Refused if columns or the number of fields are wrong."""
     if not {"path", "label"} <= set(columns) <= set(COLUMNS) or len(set(columns)) != len(columns):
         raise Refused(
-            f"source image_folder: columns of {path} are {', '.join(columns)}; valid: path, label, and where wanted "
+            f"source image_folder: columns of {path} are {', '.join(columns)}; valid: path, label, and optionally "
             f"attribute and split, in any order"
         )
-    rows: dict[int, Row] = {}
-    ragged = []
+    rows: dict[int, ListedImage] = {}
+    problems = []
     for line in lines:
+        # DictReader puts surplus fields under the key None, and fills missing fields with None
         if set(line) != set(columns) or None in line.values():
-            ragged.append(f"line {lines.line_num} has not {len(columns)} fields (a path with a comma needs quotes)")
+            problems.append(
+                f"line {lines.line_num} does not have {len(columns)} fields (a path with a comma needs quotes)"
+            )
         else:
-            rows[lines.line_num] = Row(**{column: str(line[column]).strip() for column in columns})
-    _complain(path, ragged)
+            rows[lines.line_num] = ListedImage(**{column: str(line[column]).strip() for column in columns})
+    _refuse_problems(path, problems)
     return rows
 
 
-def _problem(row: Row, folder: Path) -> str:
+def _find_problem(row: ListedImage, folder: Path) -> str:
+    """Return what is wrong with a row of a CSV, or ""."""
     if not row.path or not row.label:
         return "no path" if not row.path else "no label"
     if row.split not in ("", *SPLITS):
@@ -216,38 +238,42 @@ def _problem(row: Row, folder: Path) -> str:
     return "" if (folder / row.path).is_file() else f"no file {row.path} in {folder}"
 
 
-def _complain(path: Path, problems: list[str]) -> None:
+def _refuse_problems(path: Path, problems: list[str]) -> None:
+    """Raise Refused if there are problems, with the first ten."""
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise Refused(f"source image_folder: {path}:\n  " + "\n  ".join(problems[:SHOWN]) + more)
 
 
-def _readable(rows: list[Row], folder: Path, config: Config) -> tuple[list[Row], Mapping[str, str]]:
-    """The rows whose file is a whole image; the others are refused, or counted, named in the log and left out."""
-    reasons = {
-        path.relative_to(folder).as_posix(): why for path, why in broken([folder / r.path for r in rows]).items()
-    }
+def _drop_broken(rows: list[ListedImage], folder: Path, config: Config) -> tuple[list[ListedImage], Mapping[str, str]]:
+    """Return the rows of intact images, and path -> reason of the rows that are left out.
+
+    Raises Refused if a file is broken and the option does not exclude it, or if a class has no intact image.
+    """
+    broken_files = find_broken([folder / row.path for row in rows])
+    reasons = {path.relative_to(folder).as_posix(): reason for path, reason in broken_files.items()}
     if not reasons:
         return rows, {}
-    shown = "\n  ".join(f"{path}: {why}" for path, why in list(reasons.items())[:SHOWN])
-    said = f"{len(reasons)} of {len(rows)} files in {folder} are no images that can be read:\n  {shown}"
+    shown = "\n  ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:SHOWN])
+    summary = f"{len(reasons)} of {len(rows)} files in {folder} are not readable images:\n  {shown}"
     if config.broken == "refuse":
-        raise Refused(f"source image_folder: {said}\n  remove them, or set option broken: exclude")
-    log.warning("%s\n  they are left out (broken: exclude)", said)
+        raise Refused(f"source image_folder: {summary}\n  remove them, or set option broken: exclude")
+    log.warning("%s\n  they are left out (broken: exclude)", summary)
+    # as_posix: a CSV may spell a path as a//b, while the keys of `reasons` are a/b
     kept = [row for row in rows if Path(row.path).as_posix() not in reasons]
-    if lost := sorted({row.label for row in rows} - {row.label for row in kept}):
-        raise Refused(f"source image_folder: no readable image of class {first(lost)}; {said}")
+    if empty := sorted({row.label for row in rows} - {row.label for row in kept}):
+        raise Refused(f"source image_folder: no readable image of class {join_first(empty)}; {summary}")
     return kept, reasons
 
 
-def _numbers(names: Iterable[str]) -> dict[str, int]:
-    """Number of each name: in numeric order where every name is a whole number, else in the order of the text."""
-    found = sorted(set(names))
-    if all(re.fullmatch("-?[0-9]+", name) for name in found):
-        found.sort(key=int)
-    return {name: number for number, name in enumerate(found)}
+def _number_names(names: Iterable[str]) -> dict[str, int]:
+    """Return name -> number, in numeric order if every name is an integer, else in the order of text."""
+    distinct = sorted(set(names))
+    if all(re.fullmatch("-?[0-9]+", name) for name in distinct):
+        distinct.sort(key=int)
+    return {name: number for number, name in enumerate(distinct)}
 
 
 def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
-    """The images of `files` at `size`; see ltpipe.data.decode."""
+    """Return the images of `files`, uint8, N x size x size x 3; see ltpipe.data.decode."""
     return decode([raw / file for file in files], size)

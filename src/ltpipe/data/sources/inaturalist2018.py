@@ -1,7 +1,7 @@
 """iNaturalist 2018: 8,142 species, 437,513 training and 24,426 val images (the field's test set), from a local folder.
 
-The number of a class is the number of its folder. Which images and in which order is what the official lists say;
-what lists may hold: ltpipe.data.acquire.image_lists.
+The number of a class is the number of its folder. The official lists say which images are used, and in which order;
+for the format of lists see ltpipe.data.acquire.image_lists.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ltpipe.config.spec import Spec
 from ltpipe.data.acquire import image_lists
-from ltpipe.data.acquire.local_folder import Dataset, place
+from ltpipe.data.acquire.local_folder import Dataset, link_dataset
 from ltpipe.data.decode import decode
 from ltpipe.storage.table import Table
 
@@ -35,10 +35,12 @@ DATASET = Dataset(
 
 CLASSES = 8142
 LISTS = {
-    "train": image_lists.official(
+    "train": image_lists.official_list(
         "iNaturalist18", "iNaturalist18_train.txt", "4accdb7584d2f0a5106c40a33ed6afa392189bcc"
     ),
-    "val": image_lists.official("iNaturalist18", "iNaturalist18_val.txt", "4c23900857fd0f5adcd4cc0dffef345039eeb05f"),
+    "val": image_lists.official_list(
+        "iNaturalist18", "iNaturalist18_val.txt", "4c23900857fd0f5adcd4cc0dffef345039eeb05f"
+    ),
 }
 
 
@@ -51,13 +53,13 @@ class Config(Spec):
 
 
 def build_index(config: Config, raw: Path) -> Table:
-    """Index of 461,939 images; class_name is "<super category> <class>" (the release hides the species)."""
-    place(DATASET, config.root, raw)
-    table = image_lists.index(LISTS, raw, CLASSES, f"source {DATASET.source}")
+    """Return the index of 461,939 images; class_name is "<super category> <class>" (the release hides the species)."""
+    link_dataset(DATASET, config.root, raw)
+    table = image_lists.build_list_index(LISTS, raw, CLASSES, f"source {DATASET.source}")
     parts = table["file"].str.split("/")
     return table.assign(class_name=parts.str[-3] + " " + parts.str[-2])
 
 
 def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
-    """The images of `files` at `size`; see ltpipe.data.decode."""
+    """Return the images of `files`, uint8, N x size x size x 3; see ltpipe.data.decode."""
     return decode([raw / file for file in files], size)

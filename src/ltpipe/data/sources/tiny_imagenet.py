@@ -1,14 +1,14 @@
-"""Tiny ImageNet: 200 classes, 500 training and 50 val images each, 64 x 64, in the official layout.
+"""Tiny ImageNet: 200 classes of 500 training and 50 val images, 64 x 64, in the official layout.
 
-Class 0 .. 199 is the rank of the class's WordNet id in sorted order, as torchvision's ImageFolder and the published
-code on this set have it (wnids.txt is in another order). The label of a val image is what val_annotations.txt says:
-the val images lie in one folder. The test images have no labels and are left out.
+Classes are numbered 0 .. 199 in the sorted order of their WordNet ids, as by torchvision's ImageFolder and in the
+published code on this dataset (wnids.txt has another order). The val images lie in one folder; val_annotations.txt has
+their labels. The test images have no labels and are left out.
 
     CRLF line ends, empty lines         allowed in every text file
-    files that are no *.JPEG            not looked at
-    a class that wnids.txt lists twice, or that has no image, or a folder of a class that it does not list; a line of
-    val_annotations.txt without file and class, of a class that is not listed, of a file that is not there or listed
-    already; a val image without a line
+    files not named *.JPEG              ignored
+    wnids.txt lists a class twice, or does not list a class folder of train; a listed class has no image;
+    a line of val_annotations.txt has no file and class, an unknown class, a missing file, or a file listed before;
+    a val image has no line
                                         Refused, with the names
     an image that cannot be decoded     Refused when images are packed (ltpipe.data.decode): the official archive has
                                         none, unpack it again
@@ -23,8 +23,8 @@ from pydantic import Field
 
 from ltpipe.config.spec import Refused, Spec
 from ltpipe.data.acquire import image_lists
-from ltpipe.data.acquire.download import Remote, get
-from ltpipe.data.acquire.local_folder import link
+from ltpipe.data.acquire.download import Remote, fetch_file
+from ltpipe.data.acquire.local_folder import set_link
 from ltpipe.data.acquire.unpack import unpack
 from ltpipe.data.decode import decode
 from ltpipe.storage.table import Table
@@ -40,23 +40,24 @@ VARIABLE = "LTPIPE_TINY_IMAGENET"
 
 
 class Config(Spec):
-    """Where the images are, if not to be fetched."""
+    """Where the images are, unless they are to be downloaded."""
 
     root: str = Field(
-        "", description="the unpacked folder tiny-imagenet-200; default: env LTPIPE_TINY_IMAGENET, or none"
+        "",
+        description="the unpacked folder tiny-imagenet-200; default: env LTPIPE_TINY_IMAGENET, or a download",
     )
 
 
 def build_index(config: Config, raw: Path) -> Table:
-    """Index of 110,000 images, train then val; the archive (248 MB) is fetched unless a folder is named."""
+    """Return the index of 110,000 images, train then val; download the archive (248 MB) unless a folder is named."""
     import pandas as pd
 
-    folder = _folder(config, raw)
-    wnids = _wnids(folder)
-    rows = [*_train(folder, wnids), *_val(folder, wnids)]
+    folder = _find_folder(config, raw)
+    wnids = _read_wnids(folder)
+    rows = [*_list_train(folder, wnids), *_list_val(folder, wnids)]
     table = pd.DataFrame(rows, columns=["official", "image", "wnid", "file"])
     labels = {wnid: label for label, wnid in enumerate(wnids)}
-    names = _names(folder)
+    names = _read_class_names(folder)
     return pd.DataFrame(
         {
             "image": table["image"],
@@ -70,93 +71,102 @@ def build_index(config: Config, raw: Path) -> Table:
     )
 
 
-def _folder(config: Config, raw: Path) -> Path:
+def _find_folder(config: Config, raw: Path) -> Path:
+    """Return raw/tiny-imagenet-200: a link to the user's folder, or the unpacked archive, downloaded if missing."""
     root, folder = config.root or os.environ.get(VARIABLE, ""), raw / FOLDER
     if root:
-        link(_complete(Path(root).expanduser().resolve()), folder)
+        set_link(_check_folder(Path(root).expanduser().resolve()), folder)
     elif not folder.is_dir():
-        unpack(get(REMOTE, raw), FOLDER)
-    return _complete(folder)
+        unpack(fetch_file(REMOTE, raw), FOLDER)
+    return _check_folder(folder)
 
 
-def _complete(folder: Path) -> Path:
-    wanted = ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt")
-    if absent := [name for name in wanted if not (folder / name).exists()]:
+def _check_folder(folder: Path) -> Path:
+    """Return `folder`. Raises Refused if it lacks a file or folder of the official layout."""
+    required = ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt")
+    if missing := [name for name in required if not (folder / name).exists()]:
         raise Refused(
-            f"source tiny_imagenet: no {' and no '.join(absent)} in {folder}; root (or {VARIABLE}) must name the "
+            f"source tiny_imagenet: no {' and no '.join(missing)} in {folder}; root (or {VARIABLE}) must name the "
             f"folder {FOLDER} as its archive has it, or be left empty to fetch {REMOTE.url}"
         )
     return folder
 
 
-def _wnids(folder: Path) -> list[str]:
-    """The classes, sorted; each has a folder of images, and no other folder is there."""
+def _read_wnids(folder: Path) -> list[str]:
+    """Return the sorted WordNet ids of wnids.txt. Raises Refused if one occurs twice, or if train has other classes."""
     wnids = sorted((folder / "wnids.txt").read_text("utf-8-sig").split())
-    if twice := sorted({one for one in wnids if wnids.count(one) > 1}):
-        raise Refused(f"source tiny_imagenet: {folder}/wnids.txt lists twice: {image_lists.first(twice)}")
+    if twice := sorted({wnid for wnid in wnids if wnids.count(wnid) > 1}):
+        raise Refused(f"source tiny_imagenet: {folder}/wnids.txt lists classes twice: {image_lists.join_first(twice)}")
     folders = {entry.name for entry in os.scandir(folder / "train") if entry.is_dir()}
-    if strange := sorted(folders - set(wnids)):
+    if unlisted := sorted(folders - set(wnids)):
         raise Refused(
-            f"source tiny_imagenet: {folder}: wnids.txt does not list classes of train: {image_lists.first(strange)}"
+            f"source tiny_imagenet: {folder}: wnids.txt does not list classes of train: "
+            f"{image_lists.join_first(unlisted)}"
         )
     return wnids
 
 
-def _train(folder: Path, wnids: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+def _list_train(folder: Path, wnids: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield official split, image, WordNet id and file of the training images, class by class."""
     for wnid in wnids:
         images = folder / "train" / wnid / "images"
-        files = sorted(_images(images), key=_number) if images.is_dir() else []
+        files = sorted(_image_names(images), key=_number_key) if images.is_dir() else []
         if not files:
             raise Refused(f"source tiny_imagenet: class {wnid} has no image in {images}")
         for file in files:
             yield "train", file.removesuffix(".JPEG"), wnid, f"{FOLDER}/train/{wnid}/images/{file}"
 
 
-def _images(folder: Path) -> list[str]:
+def _image_names(folder: Path) -> list[str]:
     return [entry.name for entry in os.scandir(folder) if entry.name.endswith(".JPEG")]
 
 
-def _number(file: str) -> tuple[int, str]:
-    """n01443537_10.JPEG comes after n01443537_9.JPEG."""
+def _number_key(file: str) -> tuple[int, str]:
+    """Return a sort key by the number in the name: n01443537_10.JPEG comes after n01443537_9.JPEG."""
     digits = file.removesuffix(".JPEG").rpartition("_")[2]
     return (int(digits) if digits.isdigit() else -1), file
 
 
-def _val(folder: Path, wnids: Collection[str]) -> Iterator[tuple[str, str, str, str]]:
-    """The val images in the order of their annotations, "file<tab>class<tab>box" a line."""
-    there, known, found = set(_images(folder / "val/images")), set(wnids), dict[str, str]()
+def _list_val(folder: Path, wnids: Collection[str]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield official split, image, WordNet id and file of the val images, in the order of their annotations.
+
+    Every line is "file<tab>class<tab>box". Raises Refused if a line is wrong or an image has none.
+    """
+    files, known, classes = set(_image_names(folder / "val/images")), set(wnids), dict[str, str]()
     problems = []
     for number, line in enumerate((folder / "val/val_annotations.txt").read_text("utf-8-sig").splitlines(), start=1):
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0].strip()
-        if problem := _problem(file, wnid, there, known, found):
+        if problem := _find_problem(file, wnid, files, known, classes):
             problems.append(f"line {number}: {problem}")
         elif line.strip():
-            found[file] = wnid
-    problems += [f"no line of image {file}" for file in sorted(there - set(found), key=_number) if not problems]
+            classes[file] = wnid
+    # a wrong line leaves its image without one: report missing lines only if all lines are right
+    problems += [f"no line of image {file}" for file in sorted(files - set(classes), key=_number_key) if not problems]
     if problems:
         shown = "\n  ".join(problems[: image_lists.SHOWN])
         raise Refused(f"source tiny_imagenet: {folder}/val/val_annotations.txt, {len(problems)} problems:\n  {shown}")
-    for file, wnid in found.items():
+    for file, wnid in classes.items():
         yield "val", file.removesuffix(".JPEG"), wnid, f"{FOLDER}/val/images/{file}"
 
 
-def _problem(file: str, wnid: str, there: Collection[str], known: Collection[str], before: Collection[str]) -> str:
+def _find_problem(file: str, wnid: str, files: Collection[str], known: Collection[str], listed: Collection[str]) -> str:
+    """Return what is wrong with a line, or ""; an empty line is allowed."""
     if not wnid:
         return f"{file!r} is not a file and a class, with a tab between them" if file.strip() else ""
     if wnid not in known:
         return f"{file} is of class {wnid}, which wnids.txt does not list"
-    if file not in there:
+    if file not in files:
         return f"no image {file} in val/images"
-    return f"{file} is listed twice" if file in before else ""
+    return f"{file} is listed twice" if file in listed else ""
 
 
-def _names(folder: Path) -> dict[str, str]:
-    """Class names by WordNet id: all synonyms, because the first alone is not unique."""
+def _read_class_names(folder: Path) -> dict[str, str]:
+    """Return WordNet id -> class name with all its synonyms, because the first synonym alone is not unique."""
     lines = (folder / "words.txt").read_text("utf-8-sig").splitlines()
     return dict(line.split("\t", 1) for line in lines if "\t" in line)
 
 
 def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
-    """The images of `files` at `size`; see ltpipe.data.decode."""
+    """Return the images of `files`, uint8, N x size x size x 3; see ltpipe.data.decode."""
     return decode([raw / file for file in files], size)

@@ -1,11 +1,13 @@
-"""Train, val and test cut from images of which nobody made splits, class by class; or the splits that came with them.
+"""Train, val and test cut class by class from images that have no splits; or the splits that came with the images.
 
-    test, val    of each class `per_class` images, or a fraction, at least one
-    train        the rest; with a `profile` a long tail of it
+    test, val    `per_class` images of each class, or a fraction, but at least one; test is cut first
+    train        the rest; with a `profile`, a long tail of the rest
 
-Where images have an attribute, each cut has the attributes of its class in proportion; the manifest's `attribute` is
-the rank of the attribute inside its class, 0 the most frequent. official: the index's own train and test are taken as
-they are, and its own val where it has one; else val is cut from train. Images without a split are then left out.
+If images have an attribute, every cut has the attributes of a class in proportion. The manifest's `attribute` is the
+rank of the attribute inside its class, 0 the most frequent.
+
+With `official: true`, the splits train and test of the index are taken unchanged, and so is its val if it has one;
+else val is cut from train. Images of no official split are then left out.
 """
 
 import numpy as np
@@ -13,26 +15,37 @@ from pydantic import Field
 
 from ltpipe.config.spec import Refused, Spec
 from ltpipe.data.sampling.class_sizes import Profile
-from ltpipe.data.sampling.rows import EXAMPLES, Cut, Part, assemble, by_class, official
+from ltpipe.data.sampling.rows import EXAMPLES, Cut, Part, build_manifest, official_rows, rows_by_class
 from ltpipe.storage.manifest import Groups
 from ltpipe.storage.table import Table
 
 
 class Config(Spec):
-    """val, test: of each class. profile: of train, class 0 first. official: use the splits that the index states."""
+    """The options of this split kind."""
 
-    val: Cut = Cut(fraction=0.1)
-    test: Cut = Cut(fraction=0.2)
-    profile: Profile = Profile(shape="natural")
-    official: bool = False
-    groups: Groups
-    seed: int = Field(0, ge=0, lt=2**32)
+    val: Cut = Field(
+        Cut(fraction=0.1), description="validation images of each class, from what test leaves; default: fraction 0.1"
+    )
+    test: Cut = Field(Cut(fraction=0.2), description="test images of each class; default: fraction 0.2")
+    profile: Profile = Field(
+        Profile(shape="natural"), description="class sizes of train; default: natural, all that test and val leave"
+    )
+    official: bool = Field(
+        False, description="true: take the splits train and test of the index, and val if it has one"
+    )
+    groups: Groups = Field(description="rule that gives each class its group, by its images in train")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the shuffles")
 
 
-def spread(rows: np.ndarray, attribute: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """`rows` of one class shuffled so that every beginning has the attributes in proportion; attribute: of each row."""
+def interleave_attributes(rows: np.ndarray, attribute: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Return the rows of one class in a random order in which every beginning has the attributes in proportion.
+
+    attribute: of each of `rows`, N.
+    """
     mixed = random.permutation(len(rows))
     values = attribute[mixed]
+    # The i-th of the k images of an attribute gets the place (i + 0.5) / k. So each attribute is evenly spread over
+    # 0..1, and the first fraction f of the sorted places holds about the fraction f of each attribute.
     place = np.empty(len(rows))
     for value in np.unique(values):
         same = np.flatnonzero(values == value)
@@ -40,45 +53,52 @@ def spread(rows: np.ndarray, attribute: np.ndarray, random: np.random.RandomStat
     return rows[mixed[np.argsort(place, kind="stable")]]
 
 
-def ranks(labels: np.ndarray, attribute: np.ndarray) -> np.ndarray:
-    """Rank of each image's attribute among those of its class, 0 the most frequent (ties by value); -1 stays -1."""
-    found = np.full(len(labels), -1)
-    for rows in by_class(labels, np.flatnonzero(attribute >= 0), int(labels.max()) + 1):
+def rank_attributes(labels: np.ndarray, attribute: np.ndarray) -> np.ndarray:
+    """Return the rank of each image's attribute in its class, N: 0 the most frequent, ties by value; -1 stays -1."""
+    ranks = np.full(len(labels), -1)
+    for rows in rows_by_class(labels, np.flatnonzero(attribute >= 0), int(labels.max()) + 1):
+        # order: attribute values, most frequent first; its argsort maps a value to its rank
         order = np.argsort(-np.bincount(attribute[rows]), kind="stable") if len(rows) else rows
-        found[rows] = np.argsort(order)[attribute[rows]]
-    return found
+        ranks[rows] = np.argsort(order)[attribute[rows]]
+    return ranks
 
 
 def draw_manifest(index: Table, config: Config) -> Table:
-    """The manifest of `index`, without the columns id and row. Raises Refused where a class has too few images."""
+    """Return the manifest of `index`, without the columns id and row.
+
+    Raises Refused if a class has too few images, or if two images have the same source.
+    """
     labels, attribute = (index[name].to_numpy(dtype=np.int64) for name in ("label", "attribute"))
     if index["source"].duplicated().any():
         raise Refused("stratified: images share a source, which would be in two roles; use another split kind")
     random, classes = np.random.RandomState(config.seed), int(labels.max()) + 1
 
-    def ordered(rows: np.ndarray) -> list[np.ndarray]:
-        return [spread(own, attribute[own], random) for own in by_class(labels, rows, classes)]
+    def order_by_class(rows: np.ndarray) -> list[np.ndarray]:
+        class_rows = rows_by_class(labels, rows, classes)
+        return [interleave_attributes(rows, attribute[rows], random) for rows in class_rows]
 
     if config.official:
-        train, test = ordered(official(index, "train")), official(index, "test")
+        train, test = order_by_class(official_rows(index, "train")), official_rows(index, "test")
     else:
-        train, test = _cut(ordered(np.arange(len(index))), config.test, "test")
+        train, test = _cut_classes(order_by_class(np.arange(len(index))), config.test, "test")
     if config.official and (index["official"] == "val").any():
-        val = official(index, "val")
+        val = official_rows(index, "val")
     else:
-        train, val = _cut(train, config.val, "val")
-    sizes = config.profile.of(np.array([len(own) for own in train]))
-    kept = np.concatenate([own[:n] for own, n in zip(train, sizes, strict=True)])
+        train, val = _cut_classes(train, config.val, "val")
+    sizes = config.profile.class_sizes(np.array([len(rows) for rows in train]))
+    kept = np.concatenate([rows[:n] for rows, n in zip(train, sizes, strict=True)])
     parts: list[Part] = [("train", "train", kept), ("val", "val", val), ("test", "test", test)]
-    return assemble(index, parts, labels, config.groups.of(sizes), ranks(labels, attribute))
+    return build_manifest(index, parts, labels, config.groups.of_classes(sizes), rank_attributes(labels, attribute))
 
 
-def _cut(own: list[np.ndarray], cut: Cut, split: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """What stays of each class, and the cut of all."""
-    sizes = [max(cut.of(len(rows)), 1) for rows in own]
-    short = [f"class {c} has {len(r)}" for c, (r, n) in enumerate(zip(own, sizes, strict=True)) if len(r) <= n]
+def _cut_classes(class_rows: list[np.ndarray], cut: Cut, split: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Cut the beginning of each class's rows; return what is left of each class, and the rows of the cut.
+
+    Raises Refused if a class would have nothing left.
+    """
+    sizes = [max(cut.count(len(rows)), 1) for rows in class_rows]
+    short = [f"class {c} has {len(r)}" for c, (r, n) in enumerate(zip(class_rows, sizes, strict=True)) if len(r) <= n]
     if short:
         raise Refused(f"stratified: too few images to cut {split} and leave some: {', '.join(short[:EXAMPLES])}")
-    return [r[n:] for r, n in zip(own, sizes, strict=True)], np.concatenate(
-        [r[:n] for r, n in zip(own, sizes, strict=True)]
-    )
+    left = [rows[n:] for rows, n in zip(class_rows, sizes, strict=True)]
+    return left, np.concatenate([rows[:n] for rows, n in zip(class_rows, sizes, strict=True)])

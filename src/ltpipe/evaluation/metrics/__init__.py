@@ -1,1 +1,1 @@
-"""Metrics from predictions alone."""
+"""Metrics that need nothing but predictions and labels."""

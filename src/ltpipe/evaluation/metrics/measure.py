@@ -1,12 +1,14 @@
-"""Stage `evaluate`, second half: metrics from predictions alone. Every rate is in percent.
+"""Second half of the stage `evaluate`: metrics from predictions alone. Every rate is in percent.
 
-accuracy    correct / images (micro); on a class-balanced test set the mean of the classes' recalls
-precision   mean over the classes present of TP / predicted; a class that is never predicted contributes 0 and stays in
-            the mean (Tang et al., ECCV 2022). Of a frequency group: the sum over its classes, divided by their number,
-            predictions counted on the whole test set, so that groups combine to the whole. Of an attribute: inside the
-            images of that attribute alone, so that attributes do not combine.
+accuracy    correct images / images (micro average); on a class-balanced test set the mean recall of the classes.
+precision   mean of TP / predicted over the classes that have test images. A class that is never predicted counts as 0
+            and stays in the mean (Tang et al., ECCV 2022).
+            Of a frequency group: the mean over its classes, with predictions counted on the whole test set; so the
+            groups, weighted by their numbers of classes, add up to the precision of all classes.
+            Of an attribute: within the images of that attribute; so the attributes do not add up.
 f1          harmonic mean of accuracy and precision (not the mean of the classes' F1)
-An empty group is absent, never 0.
+
+A group or an attribute without images is left out; it is not 0.
 """
 
 from collections.abc import Mapping
@@ -23,44 +25,48 @@ from ltpipe.storage.table import Table
 
 
 class Protocol(Spec):
-    """A training split and the test split that judges it, e.g. CLT = (Train-GLT, Test-CBL)."""
+    """A training split and the test split that evaluates it, e.g. CLT = (Train-GLT, Test-CBL)."""
 
-    train: str
-    test: str
+    train: str = Field(description="training split; the protocol evaluates the runs that train on it")
+    test: str = Field(description="test split on which these runs are measured")
 
 
 class Evaluation(Spec):
-    """The protocols of a benchmark, by name."""
+    """The protocols by which a benchmark is evaluated."""
 
-    protocols: dict[str, Protocol] = Field(min_length=1)
+    protocols: dict[str, Protocol] = Field(min_length=1, description="name of a protocol -> its splits")
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Correct / images, in percent; labels, predicted: N."""
+    """Return correct images / images, in percent. labels, predicted: N."""
     return 100 * float((labels == predicted).mean())
 
 
 def class_precision(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """TP / predicted of each class, 0..1, C; 0 for a class that is never predicted."""
+    """Return TP / predicted of each class, 0..1, C; 0 for a class that is never predicted."""
     hits = np.bincount(labels[labels == predicted], minlength=classes)
+    # at least 1, because a class that is never predicted has no hits either: 0 / 1 = 0
     return hits / np.maximum(np.bincount(predicted, minlength=classes), 1)
 
 
 def precision(labels: np.ndarray, predicted: np.ndarray, classes: int, among: np.ndarray | None = None) -> float:
-    """Mean of `class_precision` over the classes present in labels (or in `among`, a subset of labels), in percent."""
+    """Return the mean of `class_precision` over the classes in `among`, in percent.
+
+    among: labels of a subset of the images; default: `labels`.
+    """
     present = np.unique(labels if among is None else among)
     return 100 * float(class_precision(labels, predicted, classes)[present].mean())
 
 
 def f1(accuracy: float, precision: float) -> float:
-    """Harmonic mean; 0 where both are 0."""
+    """Return the harmonic mean; 0 if both are 0."""
     return 2 * accuracy * precision / (accuracy + precision) if accuracy + precision else 0.0
 
 
-def of_split(rows: Table, classes: int) -> dict[str, Any]:
-    """All metrics of one test split; rows: label, predicted, confidence, group, attribute."""
+def split_metrics(rows: Table, classes: int) -> dict[str, Any]:
+    """Return all metrics of one test split. rows: columns label, predicted, confidence, group, attribute."""
     y, p = rows["label"].to_numpy(), rows["predicted"].to_numpy()
-    found: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "n": len(rows),
         "accuracy": {"all": accuracy(y, p)},
         "precision": {"all": precision(y, p, classes)},
@@ -69,24 +75,25 @@ def of_split(rows: Table, classes: int) -> dict[str, Any]:
     for group in GROUPS:
         member = (rows["group"] == group).to_numpy()
         if member.any():
-            found["accuracy"][group] = accuracy(y[member], p[member])
-            found["precision"][group] = precision(y, p, classes, among=y[member])
-    for rank in sorted(r for r in rows["attribute"].unique() if r >= 0):
+            metrics["accuracy"][group] = accuracy(y[member], p[member])
+            metrics["precision"][group] = precision(y, p, classes, among=y[member])
+    for rank in sorted(r for r in rows["attribute"].unique() if r >= 0):  # -1: the data have no attributes
         member = (rows["attribute"] == rank).to_numpy()
-        found["accuracy"][f"attribute{rank}"] = accuracy(y[member], p[member])
-        found["precision"][f"attribute{rank}"] = precision(y[member], p[member], classes)
-    return found | {"f1": f1(found["accuracy"]["all"], found["precision"]["all"])}
+        metrics["accuracy"][f"attribute{rank}"] = accuracy(y[member], p[member])
+        metrics["precision"][f"attribute{rank}"] = precision(y[member], p[member], classes)
+    return metrics | {"f1": f1(metrics["accuracy"]["all"], metrics["precision"]["all"])}
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Images by (label, predicted), C x C, int64."""
+def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return the number of images with each (label, predicted) pair, C x C, int64."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def _details(rows: Table, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _protocol_details(rows: Table, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the report's figures show of one test split: a row for each class, confusion, reliability."""
     classes = len(facts["classes"])
     y, p = rows["label"].to_numpy(), rows["predicted"].to_numpy()
-    matrix = confusion(y, p, classes)
+    matrix = confusion_counts(y, p, classes)
     groups = rows.drop_duplicates("label").set_index("label")["group"]
     per_class = [
         {
@@ -105,33 +112,37 @@ def _details(rows: Table, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure(predictions: Table, evaluation: Evaluation, run: Run) -> tuple[dict[str, Any], dict[str, Any], Table]:
-    """Metrics of every protocol whose training split is the run's; details for plots; recall by class as a table.
+    """Return metrics and details (for the figures) of every protocol of the run's training split, and a class table.
 
-    The model's provenance travels in predictions.attrs["facts"] and into the metrics.
+    The model's provenance is read from predictions.attrs["facts"]; part of it is copied into the metrics. Raises
+    Refused if no protocol trains on the run's split, or if a protocol's test split has no images.
     """
     import pandas as pd
 
     facts = predictions.attrs["facts"]
-    chosen = {name: p.test for name, p in evaluation.protocols.items() if p.train == run.split}
-    if not chosen:
+    test_splits = {name: p.test for name, p in evaluation.protocols.items() if p.train == run.split}
+    if not test_splits:
         valid = sorted({p.train for p in evaluation.protocols.values()})
         raise Refused(f"no protocol trains on {run.split!r}; protocols train on: {', '.join(valid)}")
     metrics = {k: facts[k] for k in ("cell", "seed", "data", "code", "provider")} | {"protocols": {}}
     details: dict[str, Any] = {"cell": facts["cell"], "classes": facts["classes"], "protocols": {}}
-    for name, test in chosen.items():
+    for name, test in test_splits.items():
         rows = predictions[predictions["split"] == test]
         if rows.empty:
             raise Refused(f"protocol {name}: the manifest has no image in split {test!r}")
-        metrics["protocols"][name] = of_split(rows, len(facts["classes"]))
-        details["protocols"][name] = _details(rows, facts)
+        metrics["protocols"][name] = split_metrics(rows, len(facts["classes"]))
+        details["protocols"][name] = _protocol_details(rows, facts)
     tables = [pd.DataFrame(d["classes"]).assign(protocol=name) for name, d in details["protocols"].items()]
     return metrics, details, pd.concat(tables, ignore_index=True)
 
 
 def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, float]:
-    """Numbers of a nested dict by dotted path: {"clt": {"accuracy": {"all": 90}}} -> {"clt.accuracy.all": 90}."""
+    """Return the numbers of a nested dict by dotted path, e.g. {"clt": {"n": 3}} -> {"clt.n": 3}.
+
+    path: prefix of the paths, for the recursion.
+    """
     flat: dict[str, float] = {}
     for key, value in tree.items():
-        here = f"{path}.{key}" if path else str(key)
-        flat |= flatten(value, here) if isinstance(value, Mapping) else {here: value}
+        key_path = f"{path}.{key}" if path else str(key)
+        flat |= flatten(value, key_path) if isinstance(value, Mapping) else {key_path: value}
     return flat

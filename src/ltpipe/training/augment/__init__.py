@@ -1,1 +1,1 @@
-"""Augmentation of whole batches on the device."""
+"""Augmentation of batches of images on the device."""

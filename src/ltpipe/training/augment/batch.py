@@ -1,4 +1,4 @@
-"""The augmentation of a whole batch, on the device."""
+"""Augmentation of a batch of images, on the device."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,9 @@ from ltpipe.training.augment import operations, random_boxes
 
 
 def augment_batch(pixels: Tensor, augment: Augment, generator: torch.Generator, size: int) -> Tensor:
-    """Apply what `augment` asks for, in its order: uint8 B x H x W x 3 -> B x size x size x 3.
+    """Augment a batch as `augment` says, in the order of its fields: uint8 B x H x W x 3 -> B x size x size x 3.
 
-    The result is a function of the generator's state.
+    All random numbers come from `generator`.
     """
     pixels = random_window(_crop(pixels, augment, generator, size), augment, generator, size)
     if augment.autoaugment:
@@ -25,7 +25,7 @@ def augment_batch(pixels: Tensor, augment: Augment, generator: torch.Generator, 
 
 
 def _crop(pixels: Tensor, augment: Augment, generator: torch.Generator, size: int) -> Tensor:
-    """Return random boxes at `size`, or the centre, unless `random_window` will choose a window."""
+    """Return random boxes resized to `size`, or the centre; or `pixels` unchanged if `random_window` crops them."""
     if augment.resized_crop:
         boxes = random_boxes.draw_boxes(len(pixels), pixels.shape[1], augment.resized_crop, generator)
         return random_boxes.resize_boxes(pixels, boxes, size)
@@ -35,7 +35,8 @@ def _crop(pixels: Tensor, augment: Augment, generator: torch.Generator, size: in
 def random_window(pixels: Tensor, augment: Augment, generator: torch.Generator, size: int) -> Tensor:
     """Take a random window after zero padding, and flip half of the images; uint8 B x H x W x 3 in and out.
 
-    One gather for the whole batch: each image has its own offset and flip. Padding is black before normalisation.
+    Each image has its own offset and flip. Without augment.crop, images are already of the given size. The padding is
+    0, black, before normalisation.
     """
     count, device, pad = len(pixels), pixels.device, augment.crop
     rows = torch.arange(size, device=device).expand(count, size)
@@ -48,4 +49,5 @@ def random_window(pixels: Tensor, augment: Augment, generator: torch.Generator, 
         pixels = torch.nn.functional.pad(pixels, (0, 0, pad, pad, pad, pad))
         shift = torch.randint(0, free + 1, (2, count, 1), generator=generator, device=device)
         rows, columns = rows + shift[0], columns + shift[1]
+    # A single gather for the batch, by B x 1 x 1, B x size x 1 and B x 1 x size indices.
     return pixels[torch.arange(count, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,104 @@
+"""A method around another passes every hook on to its base; what the loop would not follow is refused."""
+
+import inspect
+
+import pytest
+import tiny
+import torch
+
+from ltpipe.config.spec import Refused, Spec
+from ltpipe.interface.method import Around, Method
+from ltpipe.interface.phases import Phase
+from ltpipe.methods import ce
+from ltpipe.training import optimiser
+
+HOOKS = [name for name, value in vars(Method).items() if inspect.isfunction(value) and not name.startswith("_")]
+
+
+class Recorder(Method):
+    """A base that answers every hook with a token and remembers the call."""
+
+    def __init__(self):
+        super().__init__(Spec(), tiny.PROBLEM)
+        self.calls = []
+
+
+def answering(name):
+    def hook(self, *arguments):
+        self.calls.append((name, arguments))
+        return torch.nn.Linear(1, 1) if name == "build" else f"answer of {name}"
+
+    return hook
+
+
+for name in HOOKS:
+    setattr(Recorder, name, answering(name))
+
+
+def test_the_hooks_are_those_of_the_interface():
+    assert {"needs", "head", "build", "own_group", "phases", "begin_epoch", "streams", "class_prior_changed"} <= set(
+        HOOKS
+    )
+    assert {"batch", "loss", "after_step", "finish", "predict"} <= set(HOOKS)
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_method_around_another_passes_the_hook_on(name):
+    base = Recorder()
+    around = Around(Spec(), tiny.PROBLEM, base)
+    arguments = tuple(f"argument {i}" for i in range(len(inspect.signature(getattr(Method, name)).parameters) - 1))
+    answer = getattr(around, name)(*arguments)
+    assert base.calls == [(name, arguments)]
+    if name == "build":
+        assert answer.base is base.own and isinstance(base.own, torch.nn.Linear)
+    elif name not in ("begin_epoch", "class_prior_changed", "after_step"):  # these return nothing
+        assert answer == f"answer of {name}"
+
+
+def test_a_base_without_own_parameters_gets_an_empty_module():
+    around = Around(Spec(), tiny.PROBLEM, Method(Spec(), tiny.PROBLEM))
+    assert list(around.build(4).base.parameters()) == []
+
+
+@pytest.mark.parametrize("decay", ["linear", "constant", None])
+def test_a_decay_that_the_loop_does_not_know_is_refused(decay):
+    with pytest.raises(ValueError, match=f"decay: {decay!r}; valid: 'cosine', or a mapping"):
+        Phase(3, 0.1, decay=decay)
+
+
+@pytest.mark.parametrize("options", [{"lr": 0.5}, {"weight_decay": 0.0, "momentum": 0.5}])
+def test_an_option_of_own_parameters_that_the_loop_overwrites_is_refused(options, monkeypatch):
+    monkeypatch.setattr(ce.Method, "own_group", lambda self: options, raising=False)
+    built = tiny.built(tiny.task("none", "ce"))
+    with pytest.raises(Refused, match=r"own_group of ltpipe\.methods\.ce: .* cannot be set; valid: weight_decay"):
+        optimiser.sgd(built.network, built.method, built.phases[0], tiny.SCHEDULE)
+
+
+def test_sgd_takes_the_steps_of_torchs_own_class_and_resumes(tmp_path):
+    """Bit for bit, with weight decay, momentum and Nesterov, with a group of its own, and across a saved state."""
+
+    def network():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+
+    ours, theirs = network(), network()
+
+    def groups(net):
+        first, second = (list(part.parameters()) for part in net)
+        return [{"params": first, "lr": 0.1}, {"params": second, "lr": 0.1, "weight_decay": 0.0}]
+
+    first = optimiser.SGD(groups(ours), 0.9, True, 5e-4)
+    reference = torch.optim.SGD(groups(theirs), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    for step in range(6):
+        if step == 3:  # go on from a saved state
+            state = first.state_dict()
+            first = optimiser.SGD(groups(ours), 0.9, True, 5e-4)
+            first.load_state_dict(state)
+        for net, sgd in ((ours, first), (theirs, reference)):
+            for group in sgd.param_groups:
+                group["lr"] = 1e-3 / (step + 1)  # small: NaN would equal nothing
+            sgd.zero_grad()
+            net(torch.arange(6.0).reshape(2, 3) + step).square().sum().backward()
+            sgd.step()
+    pairs = list(zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert all(torch.equal(a, b) and a.isfinite().all() for a, b in pairs)
