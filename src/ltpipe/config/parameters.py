@@ -16,7 +16,6 @@ from pydantic import BaseModel, Field
 from ltpipe.config.spec import Refused, Spec, parse
 
 REFERENCE = re.compile(r"\$\{(\w+)\.")
-LIKE = re.compile(r"^  like: *(?:\{ *benchmark: *)?[\"']?(\w+)", re.MULTILINE)
 # The fields that choose a module (see MenuItem): with another module, the options of the first one mean nothing.
 CHOOSERS = ("name", "kind", "backbone", "method")
 
@@ -41,19 +40,30 @@ def load_blocks(folder: Path, wanted: Collection[str]) -> dict[str, Any]:
 
     Only the files of these benchmarks, and of those that they refer to, are read.
     """
+    files = read_with_references(folder, wanted)
+    blocks = resolve_references([files[name] for name in sorted(files)])
+    return {name: resolve_like(blocks, name) for name in wanted}
+
+
+def read_with_references(folder: Path, wanted: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return the files of the benchmarks `wanted`, and of those that they refer to, by name."""
     files: dict[str, dict[str, Any]] = {}
     queue = list(wanted)
     while queue:
         name = queue.pop()
-        if name not in files:
-            path = folder / f"{name}.yml"
-            files[name] = read_benchmark_file(path)
-            text = path.read_text("utf-8")
-            queue += [
-                other for other in REFERENCE.findall(text) + LIKE.findall(text) if (folder / f"{other}.yml").exists()
-            ]
-    blocks = resolve_references([files[name] for name in sorted(files)])
-    return {name: resolve_like(blocks, name) for name in wanted}
+        if name in files:
+            continue
+        path = folder / f"{name}.yml"
+        files[name] = read_benchmark_file(path)
+        others = REFERENCE.findall(path.read_text("utf-8")) + _liked(files[name][name])
+        queue += [other for other in others if (folder / f"{other}.yml").exists()]
+    return files
+
+
+def _liked(block: Any) -> list[str]:
+    like = block.get("like") if isinstance(block, Mapping) else None
+    name = like.get("benchmark") if isinstance(like, Mapping) else like
+    return [name] if isinstance(name, str) else []
 
 
 def read_benchmark_file(path: Path) -> dict[str, Any]:
