@@ -6,10 +6,11 @@ import pytest
 import tiny
 import torch
 
-from ltpipe.config.spec import Refused, Spec
+from ltpipe.config.spec import Refused, Spec, parse
 from ltpipe.interface.method import Around, Method
 from ltpipe.interface.phases import Phase
 from ltpipe.methods import ce
+from ltpipe.recipe.schedule import Schedule
 from ltpipe.training import optimiser
 
 HOOKS = [name for name, value in vars(Method).items() if inspect.isfunction(value) and not name.startswith("_")]
@@ -102,3 +103,8 @@ def test_sgd_takes_the_steps_of_torchs_own_class_and_resumes(tmp_path):
             sgd.step()
     pairs = list(zip(ours.parameters(), theirs.parameters(), strict=True))
     assert all(torch.equal(a, b) and a.isfinite().all() for a, b in pairs)
+
+
+def test_nesterov_without_momentum_is_refused_as_torch_does():
+    with pytest.raises(Refused, match="nesterov: true needs a momentum above 0"):
+        parse(Schedule, {"epochs": 1, "batch": 2, "lr": 0.1, "weight_decay": 0, "momentum": 0, "nesterov": True}, "x")

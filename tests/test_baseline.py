@@ -118,7 +118,7 @@ def test_accept_writes_the_baseline_of_every_cell_and_says_what_changes(copied, 
     """Also if a run trains on another split, whose protocols no gated metric belongs to."""
     runs = content["digits_glt"]["runs"]
     balanced = {"train": {"method": "ce", "split": "train_cbl"}}
-    content["digits_glt"]["runs"] = {"balanced": balanced, "ce": runs["ce"]}
+    content["digits_glt"] |= {"runs": {"balanced": balanced, "ce": runs["ce"]}, "claims": []}
     (copied / "conf/base/parameters/digits_glt.yml").write_text(yaml.safe_dump(content))
     splits = {"balanced": "train_cbl", "ce": "train_glt"}
     cells = [cell(run, seed, split=split) for run, split in splits.items() for seed in range(3)]
@@ -132,5 +132,6 @@ def test_accept_writes_the_baseline_of_every_cell_and_says_what_changes(copied, 
     assert written == build(cells, "a better loss")
     mean = written["runs"]["ce"]["mean"]["glt.accuracy.few"]
     assert f"ce glt.accuracy.few: - -> {mean:.2f} (n 3)\n" in done.stdout
-    assert done.stdout.endswith("wrote conf/accepted/digits_glt.json\n")
+    assert done.stdout.endswith("judge again: kedro run --pipeline=digits_glt --tags=judge,gate\n")
+    assert "wrote conf/accepted/digits_glt.json; " in done.stdout
     assert [p.name for p in (copied / "conf/accepted").iterdir()] == ["digits_glt.json"]

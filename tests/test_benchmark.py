@@ -233,8 +233,8 @@ def test_a_file_that_is_not_yaml_is_refused_with_its_line(tmp_path):
             ["digits_glt.schedule.decay.60: lines 2, 2"],
         ),
         (
-            "digits_glt:\n  order:\n    claims:\n    - better: a\n      better: b\n",
-            ["order.claims.0.better: lines 4, 5"],
+            "digits_glt:\n  claims:\n  - better: a\n    better: b\n",
+            ["claims.0.better: lines 3, 4"],
         ),
         (
             "digits_glt:\n  runs: {ce: {a: 1, a: 1}}\n  runs: {}\n",
@@ -272,7 +272,7 @@ def test_a_folder_without_benchmarks_is_refused(tmp_path):
 
 
 OWN = [
-    ("ce", {"wd": 1}, "runs.ce.train.schedule:\n  (top): Value error, unknown key wd"),
+    ("ce", {"wd": 1}, "runs.ce.train.schedule:\n  (top): unknown key wd"),
     ("logit_adjust_post_hoc", {"lr": 0.2}, "runs.logit_adjust_post_hoc.train.schedule: logit_adjust does not use lr"),
 ]
 

@@ -251,14 +251,13 @@ def test_the_split_refuses_an_attribute_outside_its_clusters(data, wrong):
     [
         (
             {"name": "network"},
-            "features.name: Value error, no 'network' in ltpipe.features; valid names: checkpoint, file, pixels, "
-            "torchvision",
+            "features.name: no 'network' in ltpipe.features; valid names: checkpoint, file, pixels, torchvision",
         ),
         ({"name": "attribute"}, "no 'attribute' in ltpipe.features; valid names: checkpoint, file, pixels"),
         ({}, "features.name: Field required"),
         ({"name": "pixels", "options": {"sise": 16}}, "unknown key sise; valid keys: size"),
         ({"name": "file", "options": {"path": "features.pt"}}, "a path that ends in .npy, not 'features.pt'"),
-        ({"name": "file"}, "features.path: Field required"),
+        ({"name": "file"}, "features.options.path: Field required"),
         ({"name": "torchvision", "options": {"resize": 200}}, "crop 256 is larger than resize 200"),
         ({"name": "torchvision", "options": {"std": [1, 1, 0]}}, "std must be positive"),
         ({"name": "torchvision", "options": {"device": "gpu"}}, "'auto', 'cpu' or 'cuda'"),
@@ -306,7 +305,7 @@ def test_a_checkpoint_for_features_that_use_none_is_refused(features):
 def test_a_cell_of_the_wrong_form_is_refused(cell):
     with pytest.raises(Refused) as refused:
         parse(Clusters, {"features": {"name": "checkpoint"}, "start_from": cell}, "cluster")
-    assert f"start_from: Value error, a cell, <benchmark>.<run>.<seed>, not {cell!r}" in refused.value.message
+    assert f"start_from: a cell, <benchmark>.<run>.<seed>, not {cell!r}" in refused.value.message
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (480,)])
@@ -315,3 +314,10 @@ def test_features_of_a_wrong_shape_are_an_error(data, monkeypatch, shape):
     with pytest.raises(TypeError) as error:
         attribute(make_index(data[1]), Clusters(features={"name": "pixels"}, cache=None))
     assert str(error.value) == f"ltpipe.features.pixels.extract: {shape} for 480 images"
+
+
+def test_clusters_of_other_code_are_not_taken_from_the_cache(data, monkeypatch):
+    features, labels, _ = data
+    before = cache_key(features, labels, SETTINGS)
+    monkeypatch.setattr("ltpipe.clustering.cluster.code_version", lambda modules: f"another version of {modules}")
+    assert cache_key(features, labels, SETTINGS) != before

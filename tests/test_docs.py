@@ -119,7 +119,7 @@ def table(page: str, accepted: dict, metrics: tuple[str, ...]) -> list[str]:
 def test_the_readme_s_numbers_are_the_accepted_ones():
     accepted = json.loads((ROOT / "conf/accepted/digits_glt.json").read_text())
     for row in table(README, accepted, ("clt.accuracy.all", "glt.accuracy.all", "glt.accuracy.few")):
-        assert row in README
+        assert row in README, f"the README's table is not conf/accepted/digits_glt.json: it must hold {row}"
 
 
 def test_the_readme_starts_with_the_two_commands():

@@ -249,7 +249,7 @@ def test_admit_refuses_with_expectation_count_and_rows(manifest, raw, expect):
     with pytest.raises(Refused) as refused:
         admit(corrupt, report)
     message = refused.value.message
-    assert re.search(f"{DISJOINT}: 1 violations, e.g. digit[0-9]{{4}} is in train and val", message)
+    assert re.search(f"{DISJOINT}: 1 violation, e.g. digit[0-9]{{4}} is in train and val", message)
     assert f"{UNIQUE} id: 2 violations, e.g. id {manifest.loc[0, 'id']}" in message
     assert len(message.splitlines()) == 3
     assert refused.value.exit_code == 2
@@ -383,7 +383,7 @@ def test_a_refused_run_exits_with_2_deletes_the_old_manifest_and_keeps_the_repor
     command = [sys.executable, "-m", "kedro", "run", "--pipeline=digits_glt", "--tags=data"]
     done = subprocess.run(command, cwd=copied, env=environment, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
-    assert f"{CLASSES}: 1 violations, e.g. train_glt class 0: 100 images, not 101" in done.stderr
+    assert f"{CLASSES}: 1 violation, e.g. train_glt class 0: 100 images, not 101" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in copied.rglob("*") if "manifest" in path.name] == []
     report = json.loads((copied / "data/08_reporting/digits_glt/validation.json").read_text())

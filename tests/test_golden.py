@@ -43,7 +43,7 @@ def test_losses_are_the_golden_ones(name, tmp_path, monkeypatch):
     if os.environ.get("LTPIPE_WRITE_GOLDEN") == "1":
         GOLDEN.write_text(json.dumps(golden | {name: result}, indent=1, sort_keys=True) + "\n")
         pytest.skip("written, not compared")
-    assert name in golden, "a new method: LTPIPE_WRITE_GOLDEN=1 uv run pytest tests/test_golden.py"
+    assert name in golden, f"a new method: LTPIPE_WRITE_GOLDEN=1 uv run pytest tests/test_golden.py -k {name}"
     assert len(result["losses"]) == len(golden[name]["losses"])
     assert result["losses"] == pytest.approx(golden[name]["losses"], rel=TOLERANCE)
     assert result["weights"] == pytest.approx(golden[name]["weights"], rel=TOLERANCE)

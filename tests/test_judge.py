@@ -149,7 +149,10 @@ def test_without_an_accepted_file_nothing_is_comparable(judged, summary):
     verdict = judged(summary(), accepted=None)
     assert verdict["passes"] is False
     assert verdicts(verdict) == ["incomparable"] * 3
-    assert verdict["failed"] == ["no accepted baseline: run ltpipe accept"]
+    assert verdict["failed"] == [
+        "no accepted baseline: look at the report, then ltpipe accept BENCHMARK --reason, and judge again "
+        "(--tags=judge,gate)"
+    ]
 
 
 def test_a_run_that_was_never_accepted_is_incomparable(judged, summary):

@@ -173,3 +173,16 @@ def test_kedro_run_sees_the_same_changes(copy):
     before = packed(copy, "ant/kedro.bmp")
     assert call(copy, "kedro", "run", "--pipeline=own", "--tags=data").returncode == 0
     assert (packed(copy, "ant/kedro.bmp") != before).any()
+
+
+def test_generate_keeps_the_ledger_of_a_users_benchmark_current(copy):
+    """Without a name, it looks at every dvc.yaml of pipelines/dvc."""
+    path = copy / "conf/base/parameters/own.yml"
+    content = yaml.safe_load(path.read_text())
+    content["own"]["runs"]["focal"] = {"train": {"method": "focal"}}
+    path.write_text(yaml.safe_dump(content))
+    done = call(copy, "ltpipe", "generate", "--check")
+    assert done.returncode == 2 and "pipelines/dvc/own/dvc.yaml" in done.stderr
+    (copy / "docs").mkdir()
+    assert call(copy, "ltpipe", "generate").returncode == 0
+    assert "train-own-focal-s0" in (copy / "pipelines/dvc/own/dvc.yaml").read_text()

@@ -12,7 +12,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from ltpipe.benchmark import load
-from ltpipe.pages.dvc_yaml import Projection, text
+from ltpipe.pages.dvc_yaml import Projection, has_code, text
 from ltpipe.pipeline_registry import register_pipelines
 from ltpipe.storage.provenance import import_closure
 
@@ -86,7 +86,7 @@ def test_no_two_kinds_of_node_read_one_block_but_for_those_that_must_agree(regis
 
 
 def test_dvc_yaml_is_what_the_graph_says():
-    assert (ROOT / "dvc.yaml").read_text() == text("digits_glt", ROOT)
+    assert (ROOT / "dvc.yaml").read_text() == text("digits_glt", ROOT), "run: ltpipe generate"
 
 
 def test_check_notices_an_edited_dvc_yaml(tmp_path):
@@ -159,7 +159,7 @@ def edit(folder: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("epochs: 60", "epoch: 60", "schedule: Value error, unknown key epoch; valid keys: epochs, batch"),
+        ("epochs: 60", "epoch: 60", "schedule: unknown key epoch; valid keys: epochs, batch"),
         ("{method: ce,", "{method: cee,", "no 'cee' in ltpipe.methods; valid names: "),
         ("form: post_hoc", "from: post_hoc", "unknown key from; valid keys: form, tau, margin"),
         ("start_from: ce}", "start_from: ec}", "no run 'ec'; runs: ce, logit_adjust"),
@@ -181,7 +181,7 @@ def test_a_typo_fails_with_the_valid_names_and_writes_nothing(tmp_path, old, new
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("digits_glt.schedule.epoch=1", "schedule: Value error, unknown key epoch; valid keys: epochs, batch"),
+        ("digits_glt.schedule.epoch=1", "schedule: unknown key epoch; valid keys: epochs, batch"),
         ("digits_glt.schedule.epochs=many", "schedule.epochs: Input should be a valid integer"),
         ("digits_gtl.schedule.epochs=1", "parameters of no benchmark: digits_gtl; benchmarks: "),
     ],
@@ -191,6 +191,50 @@ def test_a_wrong_parameter_of_the_command_line_is_refused(tmp_path, change, mess
     done = kedro(folder, "run", "--pipeline=digits_glt", f"--params={change}")
     assert done.returncode != 0 and message in done.stderr
     assert "Traceback" not in done.stderr and not (folder / "data").exists()
+
+
+def test_conf_local_changes_no_code_that_dvc_watches(tmp_path):
+    """dvc.yaml is written from conf/base: it would watch the code of another method."""
+    folder = tree(tmp_path)
+    (folder / "conf/local").mkdir(exist_ok=True)
+    (folder / "conf/local/parameters.yml").write_text("digits_glt: {runs: {ce: {train: {method: focal}}}}\n")
+    done = kedro(folder, "run", "--pipeline=digits_glt", "--tags=parameters")
+    assert done.returncode == 2 and "modules decide the graph, or what DVC watches" in done.stderr
+    look = kedro(folder, "run", "--pipeline=digits_glt", "--tags=parameters", "--params=digits_glt.schedule.epochs=3")
+    assert look.returncode == 0, look.stderr
+
+
+def test_params_of_a_benchmark_that_does_not_run_are_refused(tmp_path):
+    done = kedro(tree(tmp_path), "run", "--pipeline=digits_glt", "--params=cifar10_lt.schedule.epoch=1")
+    assert done.returncode == 2 and "--params of cifar10_lt, but the command runs digits_glt" in done.stderr
+
+
+def test_an_environment_that_changes_nothing_of_a_benchmark_is_said(tmp_path):
+    done = kedro(tree(tmp_path), "run", "--pipeline=cifar10_lt", "--env=smoke", "--tags=parameters")
+    assert done.returncode == 0, done.stderr
+    assert "environment smoke changes nothing of cifar10_lt; a file conf/smoke/parameters/cifar10_lt.yml" in done.stderr
+
+
+NAMES_OF_PARAMETERS = ["parameters.yml", "parameters.json", "parameters_mine/x.yml", "parameters/mine.yaml"]
+NAMES_OF_PARAMETERS += ["parameters/deep/er.yml", "sub/parameters.yml", "parameters/cifar10_lt.yml"]
+
+
+@pytest.mark.parametrize("name", NAMES_OF_PARAMETERS)
+def test_every_file_of_an_environment_that_kedro_takes_for_parameters_is_read(tmp_path, name):
+    folder = tree(tmp_path)
+    path = folder / "conf/local" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"digits_glt": {"schedule": {"epochs": 7}}}\n')
+    done = kedro(folder, "run", "--pipeline=digits_glt", "--tags=parameters")
+    assert done.returncode == 0, done.stderr
+    written = yaml.safe_load((folder / "data/05_model_input/digits_glt/parameters.yml").read_text())
+    assert written["schedule"]["epochs"] == 7
+
+
+def test_a_module_without_a_docstring_is_code_and_a_docstring_alone_is_not(tmp_path):
+    for name, content, code in (("a", '"""Words."""\n', False), ("b", "from math import pi\n", True), ("c", "", False)):
+        (tmp_path / f"{name}.py").write_text(content)
+        assert has_code(tmp_path / f"{name}.py") == code
 
 
 def test_conf_local_says_where_a_machine_keeps_its_data(tmp_path):

@@ -30,19 +30,10 @@ def copy(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, folder)
     path = folder / "conf/base/parameters/digits_glt.yml"
     content = path.read_text().replace("epochs: 60", "epochs: 8").replace("{s0: 0, s1: 1, s2: 2}", "{s0: 0, s1: 1}")
-    path.write_text(_keep_runs(content, ("ce", "logit_adjust", "logit_adjust_post_hoc")))
+    path.write_text(content)
     (folder / "conf/accepted/digits_glt.json").unlink()
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     return folder
-
-
-def _keep_runs(content: str, names: tuple[str, ...]) -> str:
-    """The YAML with these runs only."""
-    head, _, rest = content.partition("  runs:\n")
-    body, _, tail = rest.partition("\n  gate:")
-    blocks = re.findall(r"(?ms)^    (\w+):\n(.*?)(?=^    \w+:\n|\Z)", body + "\n")
-    kept = "".join(f"    {name}:\n{text}" for name, text in blocks if name in names)
-    return f"{head}  runs:\n{kept}\n  gate:{tail}"
 
 
 def call(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -67,17 +58,17 @@ def weights(folder: Path, run: str) -> list[bytes]:
 
 
 def test_without_a_baseline_the_gate_fails_and_says_how_to_accept(copy):
-    assert call(copy, sys.executable, "-m", "ltpipe.pages.dvc_yaml").returncode == 0
+    assert call(copy, sys.executable, "-m", "ltpipe.dvc_yaml").returncode == 0
     done = repro(copy)
     assert done.returncode != 0
-    assert "no accepted baseline: run ltpipe accept" in done.stderr
+    assert "no accepted baseline: look at the report, then ltpipe accept" in done.stderr
     assert (copy / "data/08_reporting/digits_glt/report/report.md").exists()
 
 
 def test_after_accepting_it_passes_and_trains_nothing_again(copy):
     accept = call(copy, sys.executable, "-m", "ltpipe.accept", "digits_glt", "--reason", "a test")
     assert accept.returncode == 0, accept.stderr
-    assert call(copy, sys.executable, "-m", "ltpipe.pages.dvc_yaml").returncode == 0
+    assert call(copy, sys.executable, "-m", "ltpipe.dvc_yaml").returncode == 0
     done = repro(copy)
     assert done.returncode == 0, done.stderr
     assert ran(done) == ["judge-digits_glt", "gate-digits_glt"]
@@ -106,13 +97,40 @@ def test_editing_a_method_concerns_its_own_stages_only(copy):
     path.write_text(before)
 
 
-def test_raising_a_reported_value_concerns_the_judge_only(copy):
+def test_changing_why_there_is_no_reported_value_concerns_the_judge_only(copy):
     path = copy / "conf/base/parameters/digits_glt.yml"
     before = path.read_text()
-    path.write_text(before.replace('{why: "', '{why: "still, ', 1))
-    stages = ran(repro(copy, "--dry"))
-    assert "judge-digits_glt" in stages and not [s for s in stages if s.startswith(("data", "train", "measure"))]
+    changed = before.replace('reported: {why: "', 'reported: {why: "still, ', 1)
+    assert changed != before
+    path.write_text(changed)
+    done = repro(copy)
+    assert done.returncode == 0, done.stderr
+    assert ran(done) == ["parameters-digits_glt", "judge-digits_glt", "gate-digits_glt"]
     path.write_text(before)
+    assert repro(copy).returncode == 0
+
+
+def test_a_changed_default_and_an_edited_benchmark_that_nobody_refers_to_run_the_parameters_alone(copy):
+    """The stage writes the whole of the parameters; where it is the same, nothing else runs."""
+    path = copy / "conf/base/parameters/cifar10_lt.yml"
+    path.write_text(path.read_text() + "# a remark\n")
+    done = repro(copy)
+    assert done.returncode == 0 and ran(done) == ["parameters-digits_glt"]
+
+
+def test_a_changed_default_of_a_block_that_the_file_leaves_out_is_seen(copy):
+    code, entry = copy / "src/ltpipe/benchmark.py", copy / "conf/base/parameters/digits_glt.yml"
+    before = entry.read_text(), code.read_text()
+    entry.write_text(before[0].replace("  seeds: {s0: 0, s1: 1}\n", ""))
+    code.write_text(before[1].replace('default={"s0": 0, "s1": 1, "s2": 2}', 'default={"s0": 0, "s1": 7}'))
+    assert all(old != new for old, new in zip(before, (entry.read_text(), code.read_text()), strict=True))
+    done = repro(copy, "parameters-digits_glt")
+    assert done.returncode == 0, done.stderr
+    dry = ran(repro(copy, "--dry"))
+    assert "train-digits_glt-ce-s1" in dry and "train-digits_glt-ce-s0" not in dry
+    entry.write_text(before[0])
+    code.write_text(before[1])
+    assert repro(copy).returncode == 0
 
 
 def test_a_worse_model_fails_at_the_gate_with_the_report_written(copy):
@@ -152,7 +170,7 @@ def test_a_refused_manifest_leaves_none_and_keeps_its_report(copy):
     path.write_text(before.replace("train_glt: [100, 77,", "train_glt: [100, 78,"))
     done = call(copy, "kedro", "run", "--pipeline=digits_glt", "--tags=data")
     assert done.returncode == 2
-    assert "expect_class_counts_to_equal: 1 violations, e.g. train_glt class 1: 77 images, not 78" in done.stderr
+    assert "expect_class_counts_to_equal: 1 violation, e.g. train_glt class 1: 77 images, not 78" in done.stderr
     assert not (copy / "data/05_model_input/digits_glt/manifest.parquet").exists()
     assert '"success": false' in (copy / "data/08_reporting/digits_glt/validation.json").read_text()
     path.write_text(before)
@@ -171,8 +189,8 @@ def test_a_model_that_answers_otherwise_than_torch_is_not_written(copy):
 
 METHOD = '''"""Doubled cross-entropy (nobody, 2026): twice the loss, to show what a new method takes."""
 
-from ltpipe.interface import method
 from ltpipe.config.spec import Spec
+from ltpipe.interface import method
 
 
 class Config(Spec):

@@ -45,7 +45,9 @@ def command(benchmark: str, reason: str) -> None:
         raise Refused(str(error)) from None
     write_atomically(path, (json.dumps(after, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     sys.stdout.write("".join(_changes(before, after, spec.gate.metrics)))
-    sys.stdout.write(f"wrote {path.relative_to(root)}\n")
+    sys.stdout.write(
+        f"wrote {path.relative_to(root)}; judge again: kedro run --pipeline={benchmark} --tags=judge,gate\n"
+    )
 
 
 def _load_cells(catalog: Any, benchmark: str, spec: Benchmark) -> list[tuple[Any, Any]]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -34,6 +34,11 @@ class TableRow(Spec):
 
 class Benchmark(Spec):
     """A whole benchmark. Each block belongs to one consumer; those that must agree on a block share it."""
+
+    read_before: ClassVar[Mapping[str, str]] = {
+        "like": "benchmark whose blocks are taken, a name or {benchmark, runs} "
+        "([rules](adr/0007-one-benchmark-like-another.md))"
+    }
 
     source: Source = Field(description="which images")
     cluster: Clusters | None = Field(None, description="how attributes are made; null: images have some, or need none")
@@ -77,6 +82,8 @@ class Benchmark(Spec):
             self._check_protocol(name, row)
             self._check_reported(name, row)
             self._check_recipe(name, row)
+        self._check_reasons()
+        self._check_claims()
         self._check_gate()
         if self.model.image > self.source.size:
             raise ValueError(f"model.image {self.model.image} is larger than source.size {self.source.size}")
@@ -107,6 +114,23 @@ class Benchmark(Spec):
                 raise ValueError(
                     f"cluster.{mine} is {getattr(self.cluster, mine)}, but split.options.{theirs} is {wanted}"
                 )
+
+    def _check_reasons(self) -> None:
+        silent = [name for name, row in self.runs.items() if not row.reported.gates and not row.reported.why]
+        if silent:
+            raise ValueError(
+                f"runs {', '.join(silent)} have no reported number that gates: say why, in runs.<run>.reported.why, or "
+                "once for all runs without a number in reported: {why: ...}"
+            )
+
+    def _check_claims(self) -> None:
+        """Claims name runs and protocols of this benchmark."""
+        for claim in self.claims.root:
+            if unknown := {claim.better, claim.than} - set(self.runs):
+                raise ValueError(f"claims: no run {', '.join(sorted(unknown))}; runs: {', '.join(self.runs)}")
+            if claim.metric.split(".")[0] not in self.evaluate.protocols:
+                protocols = ", ".join(self.evaluate.protocols)
+                raise ValueError(f"claims: {claim.metric} names no protocol; protocols: {protocols}")
 
     def _check_gate(self) -> None:
         if unknown := set(self.gate.runs or ()) - set(self.runs):
@@ -152,8 +176,6 @@ class Benchmark(Spec):
             raise ValueError(
                 f"runs.{name}.reported.metric: {metric} names no protocol; protocols: {', '.join(protocols)}"
             )
-        if not row.reported.gates and not row.reported.why:
-            raise ValueError(f"runs.{name}.reported: a number that does not gate needs a reason: why")
 
     def _check_start(self, name: str, run: Run) -> None:
         """start_from names a run, without a circle."""

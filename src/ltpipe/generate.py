@@ -1,6 +1,7 @@
 """`ltpipe generate`: write every file that is generated from the code and the benchmarks.
 
-ltpipe generate                         dvc.yaml of the embedded benchmark, and the generated pages of docs/
+ltpipe generate                         dvc.yaml of the embedded benchmark and of every benchmark that has one in
+                                        pipelines/dvc/, and the generated pages of docs/
 ltpipe generate --check                 fails if one of them is not what would be written, and names it
 ltpipe generate imagenet_glt            pipelines/dvc/imagenet_glt/dvc.yaml
 ltpipe generate --show cifar100_lt_10   prints the whole benchmark: defaults, references and `like` filled in
@@ -22,8 +23,9 @@ def generated(root: Path) -> dict[Path, str]:
     """Return the content of every generated file that is checked in."""
     from ltpipe.pages import benchmarks, dvc_yaml, methods, options
 
+    ledgers = sorted(path.parent.name for path in (root / "pipelines/dvc").glob("*/dvc.yaml"))
     return {
-        dvc_yaml.place(DEFAULT, root): dvc_yaml.text(DEFAULT, root),
+        **{dvc_yaml.place(name, root): dvc_yaml.text(name, root) for name in (DEFAULT, *ledgers)},
         root / "docs/benchmarks.md": benchmarks.render_benchmarks(root),
         root / "docs/methods.md": methods.render_methods(root),
         root / "docs/options.md": options.render_options(),
@@ -48,6 +50,8 @@ def show(name: str, root: Path) -> str:
 def command(benchmarks: tuple[str, ...], check: bool, shown: str | None) -> None:
     """Write every generated file; with BENCHMARKS, the dvc.yaml of each of them instead."""
     root = project_root()
+    if shown is not None and (benchmarks or check):
+        raise Refused("--show prints one benchmark and writes nothing: leave out BENCHMARKS and --check")
     if shown is not None:
         sys.stdout.write(show(shown, root))
         return

@@ -20,6 +20,7 @@ from ltpipe.data.sampling.rows import official_rows
 from ltpipe.data.source import Source, SourceImages
 from ltpipe.extraction.passage import Given
 from ltpipe.storage.atomic import write_atomically
+from ltpipe.storage.provenance import code_version
 from ltpipe.storage.table import Table
 
 CELL = re.compile(r"\w+\.\w+\.\w+")
@@ -99,12 +100,12 @@ def cached_clusters(features: np.ndarray, labels: np.ndarray, clusters: Clusters
 
 
 def cache_key(features: np.ndarray, labels: np.ndarray, settings: Mapping[str, Any]) -> str:
-    """Return 16 hex digits of a hash of the features, the labels, the settings and scikit-learn's version."""
+    """Return 16 hex digits of a hash of the features, labels, settings, the code and scikit-learn's version."""
     import sklearn
 
-    digest = hashlib.sha256(
-        repr((sklearn.__version__, features.shape, features.dtype, sorted(settings.items()))).encode()
-    )
+    code = code_version(["ltpipe.clustering.kmeans"])
+    facts = (sklearn.__version__, code, features.shape, features.dtype, sorted(settings.items()))
+    digest = hashlib.sha256(repr(facts).encode())
     digest.update(labels.tobytes())
     step = max(CHUNK // max(features[:1].nbytes, 1), 1)
     for start in range(0, len(features), step):

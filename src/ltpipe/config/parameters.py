@@ -1,9 +1,10 @@
 """Benchmark files: read, refused where a key is written twice, references and `like` resolved.
 
 `like: cifar100_lt` takes the blocks of another benchmark and merges this file's over them; `like: {benchmark:
-cifar100_lt, runs: [ce, ldam]}` takes only these of its runs. Blocks merge key by key. A list, a text and a mapping
-whose keys are numbers (schedule.decay) replace what was there, and so do the `options` of a module when the module is
-another one. What belongs to the other benchmark alone is not taken: `reported` numbers and `claims`.
+cifar100_lt, runs: [ce, ldam]}` takes only these of its runs. Blocks merge key by key. These replace what was there: a
+list, a text, an empty mapping, a mapping whose keys are numbers (schedule.decay), `seeds` and `protocols`. Where
+another module is chosen, the `options` of the first are dropped; where another method is, also its run's `start_from`
+and `schedule`. What belongs to the other benchmark alone is not taken: `reported` numbers and reasons (`why`), `claims`.
 """
 
 import re
@@ -18,6 +19,10 @@ from ltpipe.config.spec import Refused, Spec, parse
 REFERENCE = re.compile(r"\$\{(\w+)\.")
 # The fields that choose a module (see MenuItem): with another module, the options of the first one mean nothing.
 CHOOSERS = ("name", "kind", "backbone", "method")
+# What belongs to the module: its options, and what a run says for the sake of its method.
+OF_THE_MODULE = ("options", "start_from", "schedule")
+# Blocks whose keys are names of the user's choice and that only make sense as a whole.
+REPLACED = ("seeds", "protocols")
 
 
 class Like(Spec):
@@ -55,15 +60,22 @@ def read_with_references(folder: Path, wanted: Collection[str]) -> dict[str, dic
             continue
         path = folder / f"{name}.yml"
         files[name] = read_benchmark_file(path)
-        others = REFERENCE.findall(path.read_text("utf-8")) + _liked(files[name][name])
+        others = REFERENCE.findall(path.read_text("utf-8"))
         queue += [other for other in others if (folder / f"{other}.yml").exists()]
+        queue += _liked(files[name][name], name, folder)
     return files
 
 
-def _liked(block: Any) -> list[str]:
+def _liked(block: Any, name: str, folder: Path) -> list[str]:
+    """Return the benchmark that this one is like, if any. Raises Refused with the valid names if it does not exist."""
     like = block.get("like") if isinstance(block, Mapping) else None
-    name = like.get("benchmark") if isinstance(like, Mapping) else like
-    return [name] if isinstance(name, str) else []
+    other = like.get("benchmark") if isinstance(like, Mapping) else like
+    if not isinstance(other, str):
+        return []
+    if not (folder / f"{other}.yml").exists():
+        known = ", ".join(benchmark_names(folder.parent))
+        raise Refused(f"{folder / name}.yml, {name}.like: no benchmark {other!r}; benchmarks: {known}")
+    return [other]
 
 
 def read_benchmark_file(path: Path) -> dict[str, Any]:
@@ -148,7 +160,8 @@ def _taken(base: Mapping[str, Any], like: Like, name: str) -> dict[str, Any]:
         )
     chosen = runs if like.runs is None else {run: runs[run] for run in like.runs}
     rows = {run: {key: value for key, value in row.items() if key != "reported"} for run, row in chosen.items()}
-    return {key: value for key, value in base.items() if key != "claims"} | {"runs": rows}
+    shared = {key: value for key, value in (base.get("reported") or {}).items() if key != "why"}
+    return {key: value for key, value in base.items() if key != "claims"} | {"runs": rows, "reported": shared}
 
 
 def merge(base: Any, changes: Any) -> Any:
@@ -156,8 +169,10 @@ def merge(base: Any, changes: Any) -> Any:
     if not (_is_block(base) and _is_block(changes)):
         return changes
     if any(key in base and key in changes and base[key] != changes[key] for key in CHOOSERS):
-        base = {key: value for key, value in base.items() if key != "options"}
-    return dict(base) | {key: merge(base.get(key), value) for key, value in changes.items()}
+        base = {key: value for key, value in base.items() if key not in OF_THE_MODULE}
+    return dict(base) | {
+        key: value if key in REPLACED or value == {} else merge(base.get(key), value) for key, value in changes.items()
+    }
 
 
 def _is_block(value: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 T = TypeVar("T", bound="Spec")
 
@@ -27,13 +28,17 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
+    # keys that a user may write but that are resolved before the block is parsed: name -> description
+    read_before: ClassVar[Mapping[str, str]] = {}
+
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
         if isinstance(value, Mapping):
             unknown = sorted(str(key) for key in value if key not in cls.model_fields)
             if unknown:
-                raise ValueError(f"unknown key {', '.join(unknown)}; valid keys: {', '.join(cls.model_fields)}")
+                valid = ", ".join([*cls.model_fields, *cls.read_before])
+                raise ValueError(f"unknown key {', '.join(unknown)}; valid keys: {valid}")
         return value
 
     def modules(self) -> frozenset[str]:
@@ -77,7 +82,11 @@ class MenuItem(Spec):
 
     @model_validator(mode="after")
     def _options_fit(self) -> "MenuItem":
-        self.config()
+        try:
+            self.config()
+        except ValidationError as error:  # its paths begin inside the options
+            details = [_option_error(line) for line in error.errors()]
+            raise ValidationError.from_exception_data(error.title, details) from None
         return self
 
     def module(self) -> ModuleType:
@@ -96,6 +105,11 @@ class MenuItem(Spec):
         return super().files() | self.config().files()
 
 
+def _option_error(line: Any) -> InitErrorDetails:
+    error = PydanticCustomError("option", "{message}", {"message": line["msg"]})
+    return InitErrorDetails(type=error, loc=("options", *line["loc"]), input=line["input"])
+
+
 def menu_names(menu: str) -> list[str]:
     """Return the names of a menu's modules, sorted."""
     return sorted(module.name for module in iter_modules(import_module(menu).__path__))
@@ -111,10 +125,14 @@ def load_item(menu: str, name: str) -> ModuleType:
     return import_module(f"{menu}.{name}")
 
 
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "(top)"
+
+
 def parse(block: type[T], value: Any, where: str) -> T:
     """Return `value` as a `block`. Raises Refused with every error in one message that starts with `where`."""
     try:
         return block.model_validate(value)
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(p) for p in e['loc']) or '(top)'}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {_path(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
         raise Refused(f"{where}:\n" + "\n".join(lines)) from None

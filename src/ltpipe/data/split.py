@@ -39,6 +39,10 @@ def admit(candidate: Table, validation: dict[str, Any]) -> Table:
     """
     failed = [e for e in validation["expectations"] if not e["success"]]
     if failed:
-        lines = [f"  {e['name']}: {e['violations']} violations, e.g. {', '.join(e['examples'])}" for e in failed]
+        lines = [f"  {e['name']}: {_violations(e['violations'])}, e.g. {', '.join(e['examples'])}" for e in failed]
         raise Refused("the manifest violates its expectations, none is written:\n" + "\n".join(lines))
     return candidate
+
+
+def _violations(number: int) -> str:
+    return f"{number} violation{'s' * (number != 1)}"

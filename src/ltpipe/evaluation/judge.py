@@ -102,6 +102,7 @@ def summarise(reported: Reported, *cells: Mapping[str, Any]) -> dict[str, Any]:
     cells: the metrics of each seed.
     """
     cell_metrics = [flatten(cell["protocols"]) for cell in cells]
+    _require_same_metrics(cells, cell_metrics)
     table = {
         key: {
             "mean": float(np.mean(values)),
@@ -120,6 +121,18 @@ def summarise(reported: Reported, *cells: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": table,
         "reported": compare_with_reported(reported, table, len(cells)),
     }
+
+
+def _require_same_metrics(cells: Sequence[Mapping[str, Any]], cell_metrics: Sequence[Mapping[str, float]]) -> None:
+    """Raise Refused if seeds have different metrics: some were measured by other code."""
+    every = {key for metrics in cell_metrics for key in metrics}
+    for cell, metrics in zip(cells, cell_metrics, strict=True):
+        if missing := sorted(every - set(metrics)):
+            benchmark = cell["cell"].partition(".")[0]
+            raise Refused(
+                f"{cell['cell']} has no {', '.join(missing[:5])}, which other seeds have: measure all of them again, "
+                f"kedro run --pipeline={benchmark} --tags=evaluate"
+            )
 
 
 def compare_with_reported(reported: Reported, table: Mapping[str, Mapping[str, Any]], n: int) -> dict[str, Any]:
@@ -204,7 +217,10 @@ def _find_obstacle(
     if gate.against == "nothing":
         return None
     if accepted is None:
-        return "no accepted baseline: run ltpipe accept"
+        return (
+            "no accepted baseline: look at the report, then ltpipe accept BENCHMARK --reason, and judge again "
+            "(--tags=judge,gate)"
+        )
     if not summaries:
         return None
     data = sorted({d for s in summaries for d in s["data"]})
@@ -301,4 +317,5 @@ def gate(verdict: Mapping[str, Any], report: Path) -> None:
     """
     if not verdict["passes"]:
         lines = "\n".join(f"  {line}" for line in verdict["failed"])
-        raise GateFailed(f"gate failed: {len(verdict['failed'])} comparisons:\n{lines}\nreport: {report}")
+        number = len(verdict["failed"])
+        raise GateFailed(f"gate failed: {number} comparison{'s' * (number != 1)}:\n{lines}\nreport: {report}")

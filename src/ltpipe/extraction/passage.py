@@ -1,8 +1,8 @@
 """Run a network over images batch by batch, and cache the result.
 
 The cache file is `features-<key>.npy`. The key depends on the options, the digest of the weights, the source with its
-options, the name, size in bytes and modification time of every image, the code, and the versions of torch and Pillow.
-So an image that changed under its old name is noticed, unless size and time were both kept (then delete the file).
+options, the name, size, times and inode of every image, the code, and the versions of torch and Pillow. So an image
+that changed under its old name is noticed.
 Features of images that are no files of their own (rows of an archive, patches of photographs) are not cached, because
 a change would not be seen. The number of threads is not part of the key: it changes the last bits only.
 """
@@ -82,7 +82,7 @@ class Passage(NamedTuple):
         known["code"] = code_version([__name__, *modules, *source.modules()])
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
         for file in self.files:
-            digest.update(f"{file}\0{_size_and_time(self.images.raw / file)}\n".encode())
+            digest.update(f"{file}\0{_file_state(self.images.raw / file)}\n".encode())
         return digest.hexdigest()[:16]
 
     def features(self, forward: Forward) -> Iterator[np.ndarray]:
@@ -103,9 +103,10 @@ class Passage(NamedTuple):
             yield waiting.result()
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _file_state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file's content; a program can set the time of modification back, not the others."""
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _forward(forward: Forward, pixels: np.ndarray, device: "torch.device") -> np.ndarray:

@@ -8,10 +8,11 @@ and a docstring in parts, from which `ltpipe generate` writes the method's card 
     first paragraph                       the name, the paper and, in one sentence, the idea
     next paragraphs                       what the method does, in two or three sentences
     Formula:                              the mathematics, indented
-    Use:                                  name of a run: its options, as indented YAML
+    Use:                                  example runs, each NAME: {OPTION: VALUE}; NAME: {} for the defaults
     Suggested values:                     for each benchmark, with the source; or "the defaults"
     Where the authors' code differs:      from this module
-    Cost:                                 what the timing of a step does not show (may be left out)
+    Cost:                                 what the timing of a step does not show (may be left out); the timing
+                                          itself is of benchmarks/method_cost.py, else the card says "Not measured"
     Attribution:                          paper, authors' repository, its licence
 
 Letters:

@@ -5,9 +5,10 @@ judge | gate. It depends on its input files, on keys of the file that the stage 
 that it runs: the imports of its nodes' modules and of every module that its parameters name (an import graph does not
 see names), directly or not. So an edited method re-runs the stages of its own runs only.
 
-A folder stands for its files where the stage depends on all of them. Modules that hold nothing but a docstring are left
-out. The stage `measure` does not repeat the code of its cell's training: the checkpoint, on which it depends, states
-the version of that code, so a change there changes the checkpoint.
+A folder stands for its files where the stage depends on all of them. Modules that hold nothing but a docstring are
+left out; the stage `parameters`, which runs after every edit, refuses to go on if dvc.yaml is not what it should be.
+The stage `measure` does not repeat the code of its cell's training: the checkpoint, on which it depends, states the
+version of that code, so a change there changes the checkpoint.
 """
 
 import ast
@@ -60,6 +61,8 @@ class Projection:
         blocks = sorted(name.removeprefix("params:") for name in part.inputs() if name.startswith("params:"))
         inputs = sorted(name for name in part.inputs() if not name.startswith("params:"))
         stage: dict[str, Any] = {"cmd": f"kedro run --pipeline={self.name} --tags={tag}{where}"}
+        if tag == "parameters":  # runs after any edit of code or settings: a new run or import must be in dvc.yaml
+            stage["cmd"] = f"ltpipe generate --check {self.name} && {stage['cmd']}"
         if tag == "fetch" and self.spec.source.reads_outside():
             stage["always_changed"] = True  # a folder of the user's may change at any time
         files = {path for block in map(self.block, blocks) for path in block.files()}
@@ -75,8 +78,8 @@ class Projection:
         return stage
 
     def settings(self) -> list[str]:
-        """Return what the whole of the parameters depends on: the settings, and the code with their defaults."""
-        return [path for path in ("conf/base", "conf/local", CODE) if (self.root / path).is_dir()]
+        """Return what the whole of the parameters depends on: the settings, the code with their defaults, the graph."""
+        return [path for path in ("conf/base", "conf/local", "pipelines", CODE) if (self.root / path).is_dir()]
 
     def file(self, name: str) -> str | None:
         """Return the dataset's path; None for memory, scratch, and files that may be absent: DVC ignores them."""
@@ -109,7 +112,11 @@ class Projection:
             run = str(part.nodes[0].namespace).split(".")[1]
             modules -= set(import_closure(code_modules(self.spec.runs[run].train, self.spec.model)))
         try:
-            paths = {source_path(module).relative_to(self.root).as_posix() for module in modules if has_code(module)}
+            paths = {
+                source_path(module).relative_to(self.root).as_posix()
+                for module in modules
+                if has_code(source_path(module))
+            }
         except ValueError:
             raise Refused("dvc.yaml is written in a source tree, and ltpipe is installed elsewhere: uv sync") from None
         return fold(paths, self.root)
@@ -124,9 +131,10 @@ class Projection:
 
 
 @cache
-def has_code(module: str) -> bool:
+def has_code(path: Path) -> bool:
     """Tell whether a module holds more than a docstring."""
-    return len(ast.parse(source_path(module).read_text()).body) > 1
+    body = ast.parse(path.read_text()).body
+    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
 
 
 def fold(paths: Iterable[str], root: Path) -> list[str]:
@@ -138,7 +146,7 @@ def fold(paths: Iterable[str], root: Path) -> list[str]:
         files = {
             file.relative_to(root).as_posix()
             for file in folder.rglob("*.py")
-            if file.name != "__main__.py" and len(ast.parse(file.read_text()).body) > 1
+            if file.name != "__main__.py" and has_code(file)
         }
         if len(files) > 1 and files <= kept:
             kept = (kept - files) | {name}

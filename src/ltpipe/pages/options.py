@@ -28,6 +28,7 @@ NAMES = {str: "text", int: "integer", float: "number", bool: "true or false", No
 def option_table(block: type[BaseModel]) -> list[str]:
     """Return one row for each option: name, type, default, description."""
     rows = [_option_row(name, field) for name, field in block.model_fields.items()]
+    rows += [f"| `{name}` | - | none | {what} |" for name, what in getattr(block, "read_before", {}).items()]
     head = ["| option | type | default | what |", "|---|---|---|---|"]
     return [*head, *rows] if rows else ["No options."]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ltpipe.config.spec import Spec, parse
 from ltpipe.interface.phases import Augment, Phase
@@ -52,6 +52,12 @@ class Schedule(Spec):
         gt=0,
         description="CPU threads; default: torch's. With a fixed number, results do not depend on the number of cores",
     )
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Schedule":
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: true needs a momentum above 0")
+        return self
 
     def phase(self) -> Phase:
         """Return the schedule as a single phase, which a method may replace by phases of its own."""

@@ -126,6 +126,13 @@ def _look_up_images(index: Table, parts: list[tuple[Any, ...]], rank: np.ndarray
         for role, split, sources, values in parts
     )
     table = chosen.merge(index, on=["source", "attribute"], how="left", validate="many_to_one")
+    absent = table[table["image"].isna()]
+    if len(absent):
+        source, value = absent.iloc[0][["source", "attribute"]]
+        raise Refused(
+            f"glt split: {len(absent)} images are not in the index, e.g. source {source} under attribute {value}: "
+            "every source needs one image under each value of the attribute"
+        )
     table["group"] = groups[table["label"].to_numpy()]
     table["attribute"] = rank[table["label"], table["attribute"]]
     return table
