@@ -4,7 +4,7 @@
 cifar100_lt, runs: [ce, ldam]}` takes only these of its runs. Blocks merge key by key. These replace what was there: a
 list, a text, an empty mapping, a mapping whose keys are numbers (schedule.decay), `seeds` and `protocols`. Where
 another module is chosen, the `options` of the first are dropped; where another method is, also its run's `start_from`
-and `schedule`. What belongs to the other benchmark alone is not taken: `reported` numbers and reasons (`why`), `claims`.
+and `schedule`. What belongs to the other benchmark alone is not taken: `reported` numbers and reasons, and `claims`.
 """
 
 import re
