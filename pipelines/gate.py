@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from ltpipe.evaluation.judge import gate
+from ltpipe.evaluation.gate import gate
 
 
 def create(name: str) -> Pipeline:

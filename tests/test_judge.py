@@ -9,7 +9,8 @@ from scipy.stats import t
 
 from ltpipe.config.spec import Refused, parse
 from ltpipe.evaluation.baseline import build_baseline
-from ltpipe.evaluation.judge import PASSING, Gate, GateFailed, Reported, compare_with_reported, gate, judge, summarise
+from ltpipe.evaluation.gate import GateFailed, gate
+from ltpipe.evaluation.judge import PASSING, Gate, Reported, compare_with_reported, judge, summarise
 from ltpipe.evaluation.margin import simulate
 from ltpipe.evaluation.metrics.measure import flatten
 

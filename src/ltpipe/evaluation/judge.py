@@ -1,11 +1,10 @@
-"""Stages `judge` and `gate`: compare means over seeds with the accepted baseline and with the reported numbers.
+"""Stage `judge`: compare means over seeds with the accepted baseline and with the reported numbers.
 
 If a comparison cannot be made, its verdict is `incomparable`, with a reason, and the gate fails.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -88,12 +87,6 @@ class SharedReported(Spec):
         # `why` explains a missing value; the other two describe a value
         taken = ("why",) if reported.get("value") is None else ("metric", "tolerance")
         return {key: value for key, value in shared.items() if key in taken} | dict(reported)
-
-
-class GateFailed(Refused):
-    """The gate failed; the message lists every number that failed."""
-
-    exit_code = 3
 
 
 def summarise(reported: Reported, *cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,14 +301,3 @@ def _describe_reported(summary: Mapping[str, Any]) -> str:
     r = summary["reported"]
     why = r.get("reason") or f"measured {summary['metrics'][r['metric']]['mean']:.2f}, tolerance {r['tolerance']}"
     return f"{summary['run']} {r['metric']}: {r['verdict']} the reported {r['value']} ({why})"
-
-
-def gate(verdict: Mapping[str, Any], report: Path) -> None:
-    """Raise GateFailed, with every number that failed, unless the verdict passes.
-
-    report: the report's folder, for the message. As an input of this node it is always written before the gate fails.
-    """
-    if not verdict["passes"]:
-        lines = "\n".join(f"  {line}" for line in verdict["failed"])
-        number = len(verdict["failed"])
-        raise GateFailed(f"gate failed: {number} comparison{'s' * (number != 1)}:\n{lines}\nreport: {report}")

@@ -79,7 +79,9 @@ class Projection:
 
     def settings(self) -> list[str]:
         """Return what the whole of the parameters depends on: the settings, the code with their defaults, the graph."""
-        return [path for path in ("conf/base", "conf/local", "pipelines", CODE) if (self.root / path).is_dir()]
+        folders = [path for path in ("conf/base", "conf/local", CODE) if (self.root / path).is_dir()]
+        graph = (self.root / "pipelines").rglob("*.py")  # the folder holds ledgers too, and these change with every run
+        return [*folders, *(path.relative_to(self.root).as_posix() for path in graph)]
 
     def file(self, name: str) -> str | None:
         """Return the dataset's path; None for memory, scratch, and files that may be absent: DVC ignores them."""
@@ -157,8 +159,8 @@ class Dumper(yaml.SafeDumper):
     """Block style; a list or a mapping that fits into one line is written in one line."""
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
-        """Write a list of one entry, and a list of short keys, in one line."""
-        short = len(sequence) == 1 or (len(str(sequence)) < WIDTH - 20 and "/" not in str(sequence))
+        """Write a list of one entry, and a list that is short enough, in one line."""
+        short = len(sequence) == 1 or len(", ".join(map(str, sequence))) < WIDTH - 20
         return super().represent_sequence(tag, sequence, flow_style=short)
 
 
