@@ -7,17 +7,16 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from copied_project import call
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
 CLASSES = ("ant", "bee", "cat")
 
 pytestmark = pytest.mark.slow
@@ -76,15 +75,6 @@ def copy(tmp_path_factory) -> Path:
 def write_benchmark(folder: Path, root: Path) -> None:
     content = BENCHMARK | {"source": BENCHMARK["source"] | {"options": {"root": str(root)}}}
     (folder / "conf/base/parameters/own.yml").write_text(yaml.safe_dump({"own": content}))
-
-
-def call(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {
-        "PYTHONPATH": f"{folder}/src:{folder}",
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-    }
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
 
 
 def repro(folder: Path, stage: str = "split-own", *options: str) -> list[str]:

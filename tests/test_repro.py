@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from copied_project import BIN, call
 
 ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.slow
 
@@ -34,15 +34,6 @@ def copy(tmp_path_factory) -> Path:
     (folder / "conf/accepted/digits_glt.json").unlink()
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     return folder
-
-
-def call(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {
-        "PYTHONPATH": f"{folder}/src:{folder}",
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-    }
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
 
 
 def repro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

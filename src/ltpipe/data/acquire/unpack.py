@@ -83,6 +83,7 @@ def _extract(archive: Path, folder: Path, size: int, count: int) -> None:
             if remaining < 0 or number > count:
                 raise Refused(f"{archive} is too large to unpack: more than {count:,} entries or {size:,} bytes")
             _write(member, folder, archive)
+    # zipfile raises NotImplementedError for an unknown compression and RuntimeError for an encrypted entry
     except (*DAMAGED, EOFError, NotImplementedError, RuntimeError) as error:
         raise Refused(f"{archive} is damaged or cannot be read: {error}") from None
 
