@@ -8,7 +8,10 @@ from ltpipe.training.train import train
 
 
 def create(name: str, run: str, seed: str, start: dict[str, str]) -> Pipeline:
-    """Return the stage of one cell. start: {"start": dataset of another run's checkpoint}, or empty."""
+    """Return the stage of one cell.
+
+    start: the checkpoint of another run that it starts from, and that run's parameters (start, start_run), or empty.
+    """
     cell = f"{name}.{run}.{seed}"
     # Kedro reads a function's name and annotations, which a partial alone does not have.
     train_cell = update_wrapper(partial(train, cell=cell), train)

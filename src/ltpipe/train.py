@@ -80,7 +80,8 @@ class Workplace:
         if _is_current(folder / CHECKPOINT, facts):
             return f"{cell}: kept, {folder / CHECKPOINT} is of this code, data and parameters"
         began = time.perf_counter()
-        inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start)
+        start_run = spec.runs[row.start_from].train if row.start_from else None
+        inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start, start_run)
         checkpoint, log = train(*inputs, cell=cell, device=self.device)
         seconds = time.perf_counter() - began
         table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)

@@ -1,91 +1,135 @@
-"""How far a mean over seeds may fall below the accepted one before it counts as worse: a margin from a simulation.
+"""How far a mean over seeds may fall below the accepted one before it counts as worse.
 
-Unchanged code gives other numbers with other seeds, or with the same seeds on another machine. Each replicate of the
-simulation
+The test images are the same on both sides, so they add no noise to a difference: only training does, by its seed. Each
+run and metric has a margin of its own, a quantile of Student's t times a standard error. There are two forms.
 
-1. draws the sources of the test set with replacement. The images of a source are drawn together, because they are not
-   independent: in Test-GBL a source appears several times;
-2. draws seeds for a baseline and for a candidate from the accepted seeds;
-3. records by how much each metric of each run falls from the baseline to the candidate.
+* `spread`: the accepted seeds' standard deviation. It needs nothing of the candidate, so a candidate of which one seed
+  collapsed cannot hide behind its own noise.
+* `paired`: the standard deviation of the differences seed by seed, where the candidate's seeds were accepted too. Equal
+  seeds share initial weights and the order of images, so that these differences are much less noisy.
 
-The margins are such that in a share `level` of the replicates no metric of any run falls by more than its margin. It is
-one joint statement, so that unchanged code passes a gate with many comparisons as often as a gate with one.
+A run has worsened if its mean falls by more than the smaller margin. The two forms share the risk of a false alarm
+(Bonferroni), and so do all runs and metrics of the gate.
 
-Two corrections for few accepted seeds, without which the gate would fail too often. Drawing from S values understates
-their spread by sqrt((S-1)/S). And the spread itself is only an estimate with sum(S-1) degrees of freedom, pooled over
-the runs, so each replicate is divided by a chi draw with as many degrees (as in Student's t).
+A deviation from three seeds is hardly known. So it borrows from the other runs, as much as the deviations of the runs
+are alike (empirical Bayes: Smyth, Stat. Appl. Genet. Mol. Biol. 3(1), 2004, section 4): runs that differ tenfold keep
+their own. Runs that start from one another move together, so the degrees of freedom that are borrowed count half.
+
+Arrays of values: ... x S x G, seeds by runs, nan where a run has no such seed; larger is better.
 """
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
+from scipy.special import polygamma, psi, stdtrit
 
-REPLICATES = 4000
-LEVEL = 0.95
+# A variance of 0 has no logarithm; in squared percentage points this is less than any test set can show.
+TINY = 1e-12
 
 
-def cluster_sums(correct: np.ndarray, member: np.ndarray, clusters: np.ndarray, count: int) -> np.ndarray:
-    """Return how many images of each cluster are correct, G x S; only images with `member` count.
+class Falls(NamedTuple):
+    """Of each run, ... x G: the fall of the mean from accepted to candidate, the margin, and the fall's error."""
 
-    correct: S x N, bool. member: N, bool. clusters: cluster of each image, N, 0..G-1. count: G.
+    fall: np.ndarray
+    margin: np.ndarray
+    error: np.ndarray
+
+
+def compare(accepted: np.ndarray, candidate: np.ndarray, risk: float, smallest: np.ndarray | float = 0.0) -> Falls:
+    """Return falls and margins of one metric of several runs; unchanged code exceeds a margin with probability `risk`.
+
+    accepted, candidate: ... x S x G, aligned by seed. A run is paired if all its candidate seeds were accepted; then
+    only these seeds are compared. smallest: least margin, G. With one accepted seed the margin is nan.
     """
-    weights = correct[:, member].astype(np.float64)
-    return np.stack([np.bincount(clusters[member], w, minlength=count) for w in weights], axis=1)
+    shared = ~np.isnan(accepted) & ~np.isnan(candidate)
+    n, known = _count(candidate), _count(accepted)
+    paired = (shared.sum(axis=-2) == n) & (n > 1)
+    reference = np.where(paired[..., None, :] & ~shared, np.nan, accepted)
+    fall = _mean(reference) - _mean(candidate)
+    variance, freedom = moderate(_variance(accepted), known - 1)
+    error = np.sqrt(variance * (1 / _count(reference) + 1 / n))
+    form_risk = np.where(paired, risk / 2, risk)
+    margin = _quantile(freedom, form_risk) * error
+    between, between_freedom = moderate(_variance(accepted - candidate), shared.sum(axis=-2) - 1)
+    paired_error = np.sqrt(between / np.maximum(n, 1))
+    paired_margin = np.where(paired, _quantile(between_freedom, form_risk) * paired_error, np.inf)
+    closer = paired_margin < margin
+    margin = np.where(closer, paired_margin, margin)
+    return Falls(fall, np.maximum(margin, smallest), np.where(closer, paired_error, error))
 
 
-def simulate(
-    sums: Mapping[str, Mapping[str, np.ndarray]],
-    sizes: Mapping[str, np.ndarray],
-    seeds: int,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return by how much each metric of each run falls in each replicate, in percentage points: run -> metric -> R.
+def moderate(variances: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variances of runs after borrowing from one another, and their degrees of freedom; ... x G each.
 
-    sums: run -> metric -> correct images by cluster and accepted seed, G x S. sizes: metric -> images by cluster, G.
-    seeds: how many seeds the candidate has.
+    freedom: ... x G, those of each run's own variance; runs with 0 or less borrow nothing and get nan.
     """
-    random = np.random.RandomState(seed)
-    clusters = len(next(iter(sizes.values())))
-    # How often each cluster is drawn, R x G. All runs share the draws: they are measured on the same test images.
-    drawn = random.multinomial(clusters, np.full(clusters, 1 / clusters), size=replicates).astype(np.float64)
-    falls: dict[str, dict[str, np.ndarray]] = {}
-    for run, metrics in sums.items():
-        accepted = next(iter(metrics.values())).shape[1]
-        rows = np.arange(replicates)[:, None]
-        # The metrics of a run share the draws of seeds, which keeps their correlation.
-        before = random.randint(accepted, size=(replicates, accepted))
-        after = random.randint(accepted, size=(replicates, seeds))
-        wider = np.sqrt(accepted / (accepted - 1))
-        falls[run] = {}
-        for metric, table in metrics.items():
-            # R x S; at least 1 in the denominator, because a draw may miss every image of a small group
-            rates = 100 * (drawn @ table) / np.maximum(drawn @ sizes[metric], 1)[:, None]
-            falls[run][metric] = wider * (rates[rows, before].mean(axis=1) - rates[rows, after].mean(axis=1))
-    return falls
+    freedom = np.broadcast_to(np.asarray(freedom, float), variances.shape)
+    own = np.where(freedom > 0, freedom, np.nan)
+    runs = np.sum(~np.isnan(own), axis=-1, keepdims=True)
+    prior, weight = _prior(np.maximum(variances, TINY), own, runs)
+    with np.errstate(invalid="ignore"):
+        blend = np.where(np.isinf(weight), prior, (weight * prior + own * variances) / (weight + own))
+    borrowed = np.minimum(weight, (np.nansum(own, axis=-1, keepdims=True) - own) / 2)
+    return np.where(weight > 0, blend, variances), own + borrowed
 
 
-def margins(
-    falls: Mapping[str, Mapping[str, np.ndarray]],
-    freedom: int,
-    smallest: Mapping[str, float],
-    level: float = LEVEL,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Return the margin of each metric in percentage points; all runs share it.
+def _prior(variances: np.ndarray, freedom: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the common variance and its weight in degrees of freedom, ... x 1: 0 for one run, inf for alike runs."""
+    logs = np.log(variances) - psi(freedom / 2) + np.log(freedom / 2)
+    centre = np.nansum(logs, axis=-1, keepdims=True) / np.maximum(runs, 1)
+    scatter = np.nansum((logs - centre) ** 2, axis=-1, keepdims=True) / np.maximum(runs - 1, 1)
+    excess = scatter - np.nansum(polygamma(1, freedom / 2), axis=-1, keepdims=True) / np.maximum(runs, 1)
+    weight = np.where(excess > 0, 2 * _inverse_trigamma(np.where(excess > 0, excess, 1.0)), np.inf)
+    # all alike: the mean of the variances themselves, weighted by their degrees of freedom, is the best estimate
+    pooled = np.nansum(variances * freedom, axis=-1, keepdims=True) / np.nansum(freedom, axis=-1, keepdims=True)
+    finite = np.where(np.isinf(weight), 1.0, weight)
+    common = np.where(np.isinf(weight), pooled, np.exp(centre + psi(finite / 2) - np.log(finite / 2)))
+    return common, np.where(runs > 1, weight, 0.0)
 
-    falls: see `simulate`. freedom: degrees of freedom, the sum over runs of accepted seeds - 1. smallest: metric -> the
-    least margin (the share of one image). level: share of the replicates in which no metric falls beyond its margin.
+
+def _inverse_trigamma(value: np.ndarray) -> np.ndarray:
+    """Return x with trigamma(x) = value, by Newton's method from below (Smyth 2004, appendix)."""
+    x = 0.5 + 1 / value
+    for _ in range(30):
+        trigamma = polygamma(1, x)
+        x = x + trigamma * (1 - trigamma / value) / polygamma(2, x)
+    return x
+
+
+def together(accepted: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return one value a seed, ... x S x 1: the mean over all comparisons, each in units of its accepted deviation.
+
+    accepted, candidate: ... x S x K, a column for each run and metric. Falls that share a sign add up here, though each
+    of them alone is within its margin. Seeds that a comparison lacks are nan; comparisons whose accepted seeds agree
+    exactly are left out.
     """
-    metrics = list(next(iter(falls.values())))
-    # Root mean square over the runs: a run with few seeds borrows the spread of the others.
-    spread = {m: float(np.sqrt(np.mean([run[m].var() for run in falls.values()]))) for m in metrics}
-    moving = [m for m in metrics if spread[m] > 0]
-    if not moving:
-        return dict(smallest)
-    # In units of its spread, the worst fall of each replicate over all runs and metrics: this makes the level joint.
-    worst = np.max([run[m] / spread[m] for run in falls.values() for m in moving], axis=0)
-    random = np.random.RandomState(seed + 1)  # not the stream that drew the falls
-    worst = worst * np.sqrt(freedom / random.chisquare(freedom, size=len(worst)))
-    factor = float(np.quantile(worst, level))
-    return {m: max(factor * spread[m], smallest[m]) for m in metrics}
+    spread = np.sqrt(_variance(accepted))[..., None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weight = np.where(spread > 0, 1 / spread, 0.0)
+        scale = np.maximum((weight > 0).sum(axis=-1, keepdims=True), 1)
+        sums = [(np.where(weight > 0, values, 0.0) * weight).sum(axis=-1, keepdims=True) for values in (accepted, candidate)]
+    return sums[0] / scale, sums[1] / scale
+
+
+def _quantile(freedom: np.ndarray, risk: np.ndarray) -> np.ndarray:
+    """Return the value that Student's t exceeds with probability `risk`; nan without a degree of freedom."""
+    with np.errstate(invalid="ignore"):
+        quantile: np.ndarray = -stdtrit(np.where(freedom > 0, freedom, np.nan), risk)
+    return quantile
+
+
+def _count(values: np.ndarray) -> np.ndarray:
+    return np.sum(~np.isnan(values), axis=-2)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean: np.ndarray = np.nansum(values, axis=-2) / _count(values)
+    return mean
+
+
+def _variance(values: np.ndarray) -> np.ndarray:
+    """Return the variance with n - 1 in the denominator; nan for fewer than two values."""
+    count = _count(values)
+    squares = np.nansum((values - _mean(values)[..., None, :]) ** 2, axis=-2)
+    return np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan)

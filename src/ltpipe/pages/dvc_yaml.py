@@ -28,9 +28,9 @@ from ltpipe.benchmark import Benchmark, load
 from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused, Spec
 from ltpipe.pipeline_registry import DEFAULT, project_root
+from ltpipe.recipe.cell import code_modules
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.provenance import import_closure, source_path
-from ltpipe.training.train import code_modules
 
 HEADER = "# Written by `ltpipe generate{name}` from the Kedro graph; edit that, not this.\n"
 STAGES = ("parameters", "fetch", "cluster", "split", "train", "measure", "judge", "gate")

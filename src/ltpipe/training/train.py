@@ -9,10 +9,11 @@ import numpy as np
 
 from ltpipe.config.spec import Refused
 from ltpipe.models.model import Model
+from ltpipe.recipe.cell import identity, recipe, require_cell
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.identity import digest_bytes
 from ltpipe.storage.manifest import GROUPS, class_names, data_version
-from ltpipe.storage.provenance import code_version
 from ltpipe.storage.table import Table
 
 
@@ -25,6 +26,7 @@ def train(
     model: Model,
     seed: int,
     start: bytes | None = None,
+    start_run: Run | None = None,
     *,
     cell: str,
     device: str = "auto",
@@ -32,9 +34,10 @@ def train(
     """Return the checkpoint (safetensors: weights, with provenance as metadata) and the log, a row for each epoch.
 
     images: uint8, N x H x W x 3. scratch: folder of the resume point, which is deleted when training has finished.
-    start: checkpoint of the run that `run.start_from` names. cell: "<benchmark>.<run>.<seed>".
+    start, start_run: checkpoint of the run that `run.start_from` names, of the same seed, and that run's parameters.
+    cell: "<benchmark>.<run>.<seed's name>".
     Raises Refused if the split is unknown or empty, if the images are smaller than the network's, if the method needs
-    a training image of every class and a class has none, or if the loss is not finite.
+    a training image of every class and a class has none, if `start` is of another state, or if the loss is not finite.
     """
     import pandas as pd
     import torch
@@ -42,11 +45,14 @@ def train(
     from ltpipe.storage import weights
     from ltpipe.training import loop
 
-    schedule = schedule.with_changes(run.schedule)
+    whole, schedule = schedule, schedule.with_changes(run.schedule)
     if images.shape[1] < model.image:
         raise Refused(f"{cell}: packed images are of size {images.shape[1]}, smaller than model.image {model.image}")
     target = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
+    if start is not None and start_run is not None:
+        asked = identity(f"{cell.split('.')[0]}.{run.start_from}.{cell.split('.')[2]}", start_run, whole, model, seed)
+        require_cell("the checkpoint", weights.unpack_weights(start)[1], asked | {"data": facts["data"]})
     task = loop.Task(
         name=cell,
         run=run,
@@ -79,23 +85,14 @@ def provenance(
     """Return all that determines a checkpoint, as JSON values: equal provenance on one machine means equal weights."""
     names = class_names(manifest)
     labels = manifest.loc[manifest["split"] == run.split, "label"]
-    blocks = {"run": run, "schedule": schedule.with_changes(run.schedule), "model": model}
-    exclude = {"save_every", "resident"}  # these do not change a bit of the weights
     return {
-        "cell": cell,
-        "seed": seed,
+        **identity(cell, run, schedule, model, seed),
         "data": data_version(manifest, images),
-        "code": code_version(code_modules(run, model)),
         "classes": names,
         "classes_counts": np.bincount(labels, minlength=len(names)).tolist(),
-        "parameters": {name: block.model_dump(mode="json", exclude=exclude) for name, block in blocks.items()},
-        "started_from": hashlib.sha256(start).hexdigest()[:16] if start is not None else None,
+        "parameters": recipe(run, schedule, model),
+        "started_from": digest_bytes(start) if start is not None else None,
     }
-
-
-def code_modules(run: Run, model: Model) -> frozenset[str]:
-    """Return the modules whose code, with everything that they import, decides the weights of a run."""
-    return frozenset({__name__}) | run.modules() | model.modules()
 
 
 def _load_split(manifest: Table, images: np.ndarray, split: str, device: Any, resident: float) -> Any:

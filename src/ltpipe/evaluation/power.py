@@ -1,0 +1,51 @@
+"""What the gate would see: how often it catches a model that is worse by so much, simulated from the accepted seeds.
+
+A new seed is drawn as a random combination of the accepted seeds' distances from their mean, with normal weights, so
+that runs and metrics move together as they did when they were accepted. Each replicate draws a baseline and a candidate
+in this way, both with other seeds, and judges them as the gate does. Equal seeds, which most candidates have, can only
+be less noisy: the figures are a lower bound for them.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+REPLICATES = 2000
+# the probability with which a smallest fall is caught
+POWER = 0.8
+
+
+def draw(values: np.ndarray, seeds: int, random: np.random.RandomState, replicates: int = REPLICATES) -> np.ndarray:
+    """Return values of new seeds, R x seeds x K; values: S x K, of the accepted seeds, nan where one is missing.
+
+    Means and covariances are those of the accepted seeds.
+    """
+    count = np.sum(~np.isnan(values), axis=0)
+    mean = np.nansum(values, axis=0) / np.maximum(count, 1)
+    distance = np.where(np.isnan(values), 0.0, values - mean) / np.sqrt(np.maximum(count - 1, 1))
+    weights = random.standard_normal((replicates, seeds, len(values)))
+    return mean + weights @ distance
+
+
+def simulate(
+    values: np.ndarray, candidates: int, judge: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]], seed: int = 0
+) -> Mapping[str, np.ndarray]:
+    """Return what `judge` says of unchanged code in each replicate.
+
+    values: accepted, S x K. candidates: seeds of the candidate. judge(accepted, candidate): arrays R x (S + n) x K with
+    nan for the seeds of the other side.
+    """
+    random = np.random.RandomState(seed)
+    accepted = draw(values, len(values), random)
+    accepted = np.where(np.isnan(values), np.nan, accepted)
+    candidate = draw(values, candidates, random)
+    apart = np.full((len(accepted), len(values), values.shape[1]), np.nan), np.full_like(candidate, np.nan)
+    return judge(np.concatenate([accepted, apart[1]], axis=1), np.concatenate([apart[0], candidate], axis=1))
+
+
+def smallest_fall(fall: np.ndarray, margin: np.ndarray, power: float = POWER) -> float:
+    """Return the smallest true fall that is caught with probability `power`; fall, margin: R, of unchanged code.
+
+    A model that is x points worse falls by `fall + x`, so x is caught where x > margin - fall.
+    """
+    return float(np.quantile(margin - fall, power))

@@ -1,0 +1,48 @@
+"""A cell, one run with one seed: its name, and the identity that its checkpoint, model and numbers must have.
+
+Importable without torch.
+"""
+
+from typing import Any
+
+from ltpipe.models.model import Model
+from ltpipe.recipe.run import Run
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.identity import digest, require
+from ltpipe.storage.provenance import code_version
+
+# the module that trains every run
+TRAINING = "ltpipe.training.train"
+# keys of a schedule that do not change a bit of the weights
+SCRATCH = {"save_every", "resident"}
+
+
+def code_modules(run: Run, model: Model) -> frozenset[str]:
+    """Return the modules whose code, with everything that they import, decides the weights of a run."""
+    return frozenset({TRAINING}) | run.modules() | model.modules()
+
+
+def identity(cell: str, run: Run, schedule: Schedule, model: Model, seed: int) -> dict[str, Any]:
+    """Return what the results of a cell must be of: cell, seed, version of the training code, digest of the recipe.
+
+    cell: "<benchmark>.<run>.<seed's name>".
+    """
+    return {
+        "cell": cell,
+        "seed": seed,
+        "code": code_version(code_modules(run, model)),
+        "recipe": digest(recipe(run, schedule, model)),
+    }
+
+
+def recipe(run: Run, schedule: Schedule, model: Model) -> dict[str, Any]:
+    """Return the parameters that decide the weights of a run, as JSON values."""
+    blocks = {"run": run, "schedule": schedule.with_changes(run.schedule), "model": model}
+    return {name: block.model_dump(mode="json", exclude=SCRATCH) for name, block in blocks.items()}
+
+
+def require_cell(what: str, found: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise Refused unless the facts of a cell's result are those that were asked for. what: e.g. "the checkpoint"."""
+    cell = asked["cell"]
+    remedy = f"Make it again: kedro run --pipeline={cell.split('.')[0]} --namespaces={cell}, or dvc repro"
+    require(f"{what} of {cell}", found, asked, remedy)

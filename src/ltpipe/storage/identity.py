@@ -1,0 +1,45 @@
+"""Identity: what a result was made of. Every result carries it, and every reader compares it with what it asked for.
+
+A file's name says what should be in the file, not what is in it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ltpipe.config.spec import Refused, Spec
+
+
+def digest(value: Any) -> str:
+    """Return the first 12 hex digits of a SHA-256 over a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def digest_bytes(content: bytes) -> str:
+    """Return the first 16 hex digits of a SHA-256 over a file's content."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def digest_blocks(blocks: Mapping[str, Spec | None]) -> str:
+    """Return `digest` of parameter blocks by name."""
+    return digest({name: block and block.model_dump(mode="json") for name, block in blocks.items()})
+
+
+def require(what: str, found: Mapping[str, Any], asked: Mapping[str, Any], remedy: str) -> None:
+    """Raise Refused unless `found` has every value of `asked`; the message says what differs and ends with `remedy`.
+
+    what: the result that carries `found`, e.g. "the checkpoint of digits_glt.ce.s0".
+    """
+    differing = [key for key in asked if found.get(key) != asked[key]]
+    if differing:
+        said = "; ".join(_difference(key, found.get(key), asked[key]) for key in differing)
+        raise Refused(f"{what} is of another state: {said}. {remedy}")
+
+
+def _difference(key: str, found: Any, asked: Any) -> str:
+    """Return what differs; of mappings, the keys that do."""
+    if isinstance(found, Mapping) and isinstance(asked, Mapping):
+        names = sorted(name for name in {*found, *asked} if found.get(name) != asked.get(name))
+        return "; ".join(_difference(f"{key}.{name}", found.get(name), asked.get(name)) for name in names)
+    return f"{key} is {found}, not {asked}"
