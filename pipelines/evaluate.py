@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from ltpipe.evaluation.metrics.measure import measure
+from ltpipe.evaluation.measure import measure
 from ltpipe.serving.session import predict
 
 

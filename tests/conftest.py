@@ -26,7 +26,7 @@ from ltpipe.data.fetch import fetch
 from ltpipe.data.pack import pack
 from ltpipe.data.split import draw
 from ltpipe.evaluation.baseline import build_baseline
-from ltpipe.evaluation.metrics.measure import measure
+from ltpipe.evaluation.measure import measure
 from ltpipe.recipe.run import Run
 from ltpipe.storage.manifest import class_names, fingerprint
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ltpipe.accept import command as main
 from ltpipe.evaluation.baseline import build_baseline, pack_bits, unpack_bits
-from ltpipe.evaluation.metrics.measure import flatten
+from ltpipe.evaluation.measure import flatten
 from ltpipe.storage.datasets import Json, Parquet
 
 

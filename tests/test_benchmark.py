@@ -132,6 +132,20 @@ def test_a_reported_metric_of_no_protocol_is_refused(refusal):
 
 
 @pytest.mark.parametrize(
+    ("block", "value", "where"),
+    [
+        ("claims", [{"better": "logit_adjust", "than": "ce", "source": "table 2"}], "claims.0"),
+        ("runs.ce.reported", {"value": 90, "tolerance": 1, "source": "table 2", "gates": True}, "runs.ce.reported"),
+        ("reported", {"why": "nobody reports it"}, "reported"),
+    ],
+)
+def test_a_metric_that_is_not_on_the_menu_is_refused_with_the_metrics(refusal, block, value, where):
+    (value[0] if block == "claims" else value)["metric"] = "clt.acuracy.all"
+    found = refusal(block, value)
+    assert f"  {where}.metric: 'clt.acuracy.all' is not <protocol>.<metric>.<part>; metrics: accuracy, ece, f1" in found
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         ("evaluate.protocols.clt", {"train": "train_glt", "test": "train_gtl"}),

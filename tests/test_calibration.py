@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltpipe.evaluation.metrics.calibration import BINS, ece, reliability
+from ltpipe.evaluation.metrics.ece import BINS, ece, reliability
 
 # thousandths and no multiple of a bin's width, so that no confidence sits on an edge
 answers = st.lists(st.tuples(st.integers(0, 999), st.booleans()), min_size=1, max_size=60).map(

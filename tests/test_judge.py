@@ -9,10 +9,19 @@ from scipy.stats import t
 
 from ltpipe.config.spec import Refused, parse
 from ltpipe.evaluation.baseline import build_baseline
+from ltpipe.evaluation.claims import Claim
 from ltpipe.evaluation.gate import GateFailed, gate
-from ltpipe.evaluation.judge import PASSING, Gate, Reported, compare_with_reported, judge, summarise
+from ltpipe.evaluation.judge import (
+    PASSING,
+    Gate,
+    Reported,
+    SharedReported,
+    compare_with_reported,
+    judge,
+    summarise,
+)
 from ltpipe.evaluation.margin import simulate
-from ltpipe.evaluation.metrics.measure import flatten
+from ltpipe.evaluation.measure import flatten
 
 METRICS = ["clt.accuracy.all", "glt.accuracy.all", "glt.accuracy.few"]
 UNREPORTED = Reported(why="nobody reports it")
@@ -362,16 +371,40 @@ def test_the_verdict_is_the_same_for_the_same_input_and_is_strict_json(judged, s
     assert first == second
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "clt.precision.all", "clt.accuracy", "clt.accuracy.all.mean"])
-def test_a_gate_takes_accuracies_only(metric):
-    with pytest.raises(Refused, match=r"not <protocol>\.accuracy\.<all or a group>: "):
-        parse(Gate, {"metrics": [metric]}, "gate")
+@pytest.mark.parametrize(
+    "metric", ["clt.precision.few", "clt.recall.all", "clt.accuracy.attribute0", "clt.f1", "clt.ece"]
+)
+def test_a_gate_takes_every_path_of_the_menu(metric):
+    assert parse(Gate, {"metrics": [metric]}, "gate").metrics == [metric]
 
 
-@pytest.mark.parametrize("part", ["fwe", "attribute0"])
-def test_a_gate_takes_only_groups_that_have_margins(part):
-    with pytest.raises(Refused, match=f"glt.accuracy.{part}"):
-        parse(Gate, {"metrics": [f"glt.accuracy.{part}"]}, "gate")
+@pytest.mark.parametrize(
+    ("metric", "valid"),
+    [
+        ("accuracy", "metrics: accuracy, ece, f1"),
+        ("clt.n", "metrics: accuracy, ece, f1"),
+        ("clt.accuracy", "parts of accuracy: all, many"),
+        ("clt.accuracy.fwe", "parts of accuracy: all, many"),
+        ("clt.accuracy.all.mean", "parts of accuracy: all, many"),
+        ("clt.f1.all", "f1 has no parts, write clt.f1"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("block", "where", "rest"),
+    [
+        (Gate, "metrics.1", {}),
+        (Reported, "metric", {key: value for key, value in PAPER.items() if key != "metric"}),
+        (SharedReported, "metric", {}),
+        (Claim, "metric", {"better": "a", "than": "b", "source": "table 2"}),
+    ],
+)
+def test_a_path_that_is_not_of_the_menu_is_refused_with_what_is(block, where, rest, metric, valid):
+    value = {"metrics": ["clt.f1", metric]} if block is Gate else {"metric": metric}
+    with pytest.raises(Refused) as refused:
+        parse(block, value | rest, "block")
+    assert refused.value.message.startswith(f"block:\n  {where}: {metric!r}")
+    assert valid in refused.value.message
+    assert refused.value.message.count("\n") == 1
 
 
 @pytest.mark.parametrize("block", [{"metrics": []}, {"metrics": METRICS, "level": 1}, {"metrics": METRICS, "level": 0}])

@@ -1,42 +1,316 @@
-"""Metrics against answers worked out by hand, against scikit-learn, and by identities that must hold."""
+"""Metrics: answers worked out by hand, naive loops, scikit-learn, and identities that must hold."""
 
+import ast
 import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
-from ltpipe.config.spec import Refused, parse
-from ltpipe.evaluation.metrics.measure import (
-    Evaluation,
-    accuracy,
-    class_precision,
-    confusion_counts,
-    f1,
-    flatten,
-    measure,
-    precision,
-    split_metrics,
-)
+from ltpipe.config.spec import Refused, load_item, menu_names, parse
+from ltpipe.evaluation import metrics
+from ltpipe.evaluation.measure import Evaluation, confusion_counts, flatten, measure, split_metrics
+from ltpipe.evaluation.metrics import higher_is_better, parse_path
+from ltpipe.evaluation.metrics.accuracy import accuracy
+from ltpipe.evaluation.metrics.f1 import f1
+from ltpipe.evaluation.metrics.precision import class_precision, precision
 from ltpipe.recipe.run import Run
 
+MENU = menu_names(metrics.MENU)
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 PREDICTED = np.array([0, 0, 0, 1, 1, 1])
 
-pairs = st.integers(2, 6).flatmap(
-    lambda classes: st.tuples(
-        st.just(classes),
-        st.lists(st.tuples(*[st.integers(0, classes - 1)] * 2), min_size=1, max_size=40).map(np.array),
-    )
+
+def table(labels, predicted, group="many", attribute=-1, confidence=0.5):
+    columns = {"label": labels, "predicted": predicted, "group": group, "attribute": attribute}
+    return pd.DataFrame(columns | {"confidence": confidence})
+
+
+@st.composite
+def tables(draw, attributes=True):
+    """(classes, test split): up to 40 images; classes, groups and attributes may be missing; a class has one group."""
+    classes = draw(st.integers(1, 6))
+    label = st.integers(0, classes - 1)
+    rank = st.integers(-1, 2) if attributes else st.just(-1)
+    images = draw(st.lists(st.tuples(label, label, rank, st.integers(0, 999)), min_size=1, max_size=40))
+    group = draw(st.lists(st.sampled_from(["many", "medium", "few"]), min_size=classes, max_size=classes))
+    y, p, attribute, confidence = (np.array(column) for column in zip(*images, strict=True))
+    # no confidence on the edge of a bin
+    return classes, table(y, p, [group[c] for c in y], attribute, confidence / 1000 + 0.0001)
+
+
+# The definitions image by image: images -> value as a share. An image is (label, predicted, attribute, confidence).
+
+
+def share(images):
+    return sum(y == p for y, p, *_ in images) / len(images)
+
+
+def by(images, key):
+    found = defaultdict(list)
+    for image in images:
+        found[key(image)].append(image)
+    return found.values()
+
+
+def naive_recall(images):
+    each = [share(of_class) for of_class in by(images, lambda image: image[0])]
+    return sum(each) / len(each)
+
+
+def naive_precision(images, among=None):
+    each = []
+    for c in {y for y, *_ in among or images}:
+        predicted = [image for image in images if image[1] == c]
+        each.append(share(predicted) if predicted else 0)
+    return sum(each) / len(each)
+
+
+def naive_f1(images):
+    a, p = share(images), naive_precision(images)
+    return 2 * a * p / (a + p) if a + p else 0
+
+
+def naive_macro_f1(images):
+    each = []
+    for c in {y for y, *_ in images}:
+        hits = sum(y == p == c for y, p, *_ in images)
+        each.append(2 * hits / sum((y == c) + (p == c) for y, p, *_ in images))
+    return sum(each) / len(each)
+
+
+def naive_ece(images):
+    bins = by(images, lambda image: int(np.ceil(image[3] * 15)))
+    return sum(abs(sum((y == p) - trust for y, p, _, trust in inside)) for inside in bins) / len(images)
+
+
+NAIVE: dict[str, Any] = {
+    "accuracy": share,
+    "recall": naive_recall,
+    "precision": naive_precision,
+    "f1": naive_f1,
+    "macro_f1": naive_macro_f1,
+    "worst_class": lambda images: min(share(of_class) for of_class in by(images, lambda image: image[0])),
+    "worst_group": lambda images: min(share(pair) for pair in by(images, lambda image: (image[0], image[2]))),
+    "ece": naive_ece,
+}
+
+
+def naive(name, rows):
+    """Part -> value in percent, of every part of the metric that has images."""
+    images = list(zip(rows["label"], rows["predicted"], rows["attribute"], rows["confidence"], strict=True))
+    values = {"all": NAIVE[name](images)}
+    for part in sorted({*rows["group"], *(f"attribute{rank}" for rank in rows["attribute"] if rank >= 0)}):
+        inside = [i for i, g in zip(images, rows["group"], strict=True) if part in (g, f"attribute{i[2]}")]
+        if part in rows["group"].values and name == "precision":
+            values[part] = naive_precision(images, among=inside)
+        elif re.sub(r"\d+", "<rank>", part) in load_item(metrics.MENU, name).PARTS:
+            values[part] = NAIVE[name](inside)
+    return {part: 100 * value for part, value in values.items()}
+
+
+# the menu
+
+
+def test_every_metric_of_the_menu_is_tested():
+    assert set(NAIVE) == set(MENU)
+
+
+@pytest.mark.parametrize("name", MENU)
+@given(tables())
+@settings(max_examples=60)
+def test_every_part_of_a_metric_equals_a_naive_loop(name, case):
+    classes, rows = case
+    assert load_item(metrics.MENU, name).measure(rows, classes) == pytest.approx(naive(name, rows), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", MENU)
+def test_a_metric_says_what_it_is_which_way_is_better_and_which_parts_it_has(name):
+    module = load_item(metrics.MENU, name)
+    assert isinstance(module.HIGHER_IS_BETTER, bool)
+    assert module.PARTS[0] == "all"
+    assert set(module.PARTS) <= {"all", "many", "medium", "few", metrics.ATTRIBUTE}
+    assert re.search(r"(19|20)\d\d|arXiv", module.__doc__), "no source"
+
+
+@pytest.mark.parametrize("name", MENU)
+def test_the_better_of_a_right_and_a_wrong_classifier_has_the_better_value(name):
+    """Both are sure of what they say."""
+    right, wrong = (table(LABELS, predicted, confidence=1.0) for predicted in (LABELS, (LABELS + 1) % 3))
+    values = [load_item(metrics.MENU, name).measure(rows, 3)["all"] for rows in (right, wrong)]
+    assert values == ([100, 0] if higher_is_better(f"clt.{name}{'.all' * metrics.has_parts(name)}") else [0, 100])
+
+
+@pytest.mark.parametrize("name", MENU)
+def test_a_metric_depends_on_nothing_but_its_arguments_and_imports_no_pandas(name):
+    tree = ast.parse(Path(load_item(metrics.MENU, name).__file__).read_text())
+    imported = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    assert all(module.startswith("ltpipe.") or module == "numpy" for module in imported), imported
+
+
+@pytest.mark.parametrize("name", MENU)
+@given(tables(), st.randoms(use_true_random=False))
+@settings(max_examples=20)
+def test_a_metric_does_not_depend_on_the_order_of_the_images(name, case, random):
+    classes, rows = case
+    order = random.sample(range(len(rows)), len(rows))
+    measured = load_item(metrics.MENU, name).measure
+    assert measured(rows.iloc[order], classes) == pytest.approx(measured(rows, classes), abs=1e-9)
+
+
+@given(tables())
+@settings(max_examples=60)
+def test_metrics_agree_with_scikit_learn(case):
+    classes, rows = case
+    y, p = rows["label"].to_numpy(), rows["predicted"].to_numpy()
+    macro = {"labels": np.unique(y), "average": "macro", "zero_division": 0}
+    found = flatten(split_metrics(rows, classes))
+    assert found["accuracy.all"] == pytest.approx(100 * accuracy_score(y, p))
+    assert found["recall.all"] == pytest.approx(100 * recall_score(y, p, **macro))
+    assert found["precision.all"] == pytest.approx(100 * precision_score(y, p, **macro))
+    assert found["macro_f1"] == pytest.approx(100 * f1_score(y, p, **macro))
+
+
+@given(tables())
+@settings(max_examples=60)
+@pytest.mark.filterwarnings("ignore:A single label was found")
+def test_the_confusion_agrees_with_scikit_learn(case):
+    classes, rows = case
+    wanted = confusion_matrix(rows["label"], rows["predicted"], labels=range(classes))
+    assert confusion_counts(rows["label"].to_numpy(), rows["predicted"].to_numpy(), classes).tolist() == wanted.tolist()
+
+
+@given(tables())
+@settings(max_examples=60)
+def test_the_worst_is_at_most_the_mean_and_a_group_at_most_its_class(case):
+    classes, rows = case
+    found = split_metrics(rows, classes)
+    assert found["worst_group"] <= found["worst_class"] <= found["recall"]["all"] + 1e-9
+
+
+@given(tables(attributes=False))
+@settings(max_examples=30)
+def test_without_attributes_the_worst_group_is_the_worst_class_and_there_are_no_attributes(case):
+    classes, rows = case
+    found = split_metrics(rows, classes)
+    assert found["worst_group"] == found["worst_class"]
+    assert not [path for path in flatten(found) if "attribute" in path]
+
+
+@given(tables())
+@settings(max_examples=40)
+def test_every_path_that_is_measured_is_a_metric_path_except_the_number_of_images(case):
+    classes, rows = case
+    for path in flatten({"clt": split_metrics(rows, classes)}):
+        if path != "clt.n":
+            assert ".".join(parse_path(path)).removesuffix(".all") == path.removesuffix(".all")
+
+
+def test_one_class_only():
+    found = flatten(split_metrics(table([0, 0, 0, 0], [0, 0, 0, 0], confidence=1.0), 1))
+    assert found.pop("n") == 4 and found.pop("ece") == 0
+    assert set(found.values()) == {100}
+
+
+def test_a_class_that_is_never_predicted_counts_as_0():
+    found = split_metrics(table(LABELS, PREDICTED), 3)
+    assert found["macro_f1"] == pytest.approx(100 * (4 / 5 + 2 / 5 + 0) / 3)
+    assert found["recall"]["all"] == pytest.approx(100 * (1 + 1 / 2 + 0) / 3)
+    assert found["worst_class"] == found["worst_group"] == 0
+
+
+def test_the_worst_group_is_a_pair_of_class_and_attribute():
+    labels, predicted, attribute = [0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 0, 1]
+    found = split_metrics(table(labels, predicted, attribute=attribute), 2)
+    assert (found["worst_class"], found["worst_group"]) == (75, 0)
+
+
+def test_a_metric_without_parts_is_written_as_a_number():
+    found = split_metrics(table(LABELS, PREDICTED), 3)
+    assert {name for name in MENU if not isinstance(found[name], dict)} == {
+        "f1", "macro_f1", "worst_class", "worst_group", "ece"
+    }  # fmt: skip
+    assert set(found["recall"]) == {"all", "many"}
+
+
+# metric paths
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("clt.accuracy.all", ("clt", "accuracy", "all")),
+        ("glt.precision.few", ("glt", "precision", "few")),
+        ("glt.accuracy.attribute10", ("glt", "accuracy", "attribute10")),
+        ("my_own.f1", ("my_own", "f1", "all")),
+    ],
 )
+def test_a_path_is_protocol_metric_and_part(path, place):
+    assert parse_path(path) == place
 
 
-def table(labels, predicted, group="many", attribute=-1):
-    columns = {"label": labels, "predicted": predicted, "group": group, "attribute": attribute, "confidence": 0.5}
-    return pd.DataFrame(columns)
+@pytest.mark.parametrize(
+    "path", ["", "accuracy", "clt", "clt.", "clt.acuracy.all", "clt.n", ".accuracy.all", "clt..all"]
+)
+def test_a_path_without_a_metric_is_refused_with_the_metrics(path):
+    with pytest.raises(ValueError, match=r"is not <protocol>\.<metric>\.<part>; metrics: accuracy, ece, f1, macro_f1"):
+        parse_path(path)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "",
+        "fwe",
+        "all.mean",
+        "All",
+        "attribute",
+        "attribute-1",
+        "attribute<rank>",
+        "attribute01",
+        "attribute0x",
+        "all\n",
+    ],
+)
+def test_a_path_of_an_unknown_part_is_refused_with_the_parts(part):
+    with pytest.raises(ValueError, match=r"parts of accuracy: all, many, medium, few, attribute<rank>"):
+        parse_path(f"clt.accuracy.{part}")
+
+
+def test_recall_has_no_attributes():
+    with pytest.raises(ValueError, match=r"'clt\.recall\.attribute0' .*; parts of recall: all, many, medium, few$"):
+        parse_path("clt.recall.attribute0")
+
+
+@pytest.mark.parametrize("path", ["clt.f1.all", "clt.f1.few", "clt.f1."])
+def test_a_part_of_a_metric_without_parts_is_refused_with_the_right_path(path):
+    with pytest.raises(ValueError, match=r"f1 has no parts, write clt\.f1$"):
+        parse_path(path)
+
+
+def test_the_calibration_error_alone_is_better_where_it_is_lower():
+    paths = [f"clt.{name}{'.all' * metrics.has_parts(name)}" for name in MENU]
+    assert [path for path in paths if not higher_is_better(path)] == ["clt.ece"]
+
+
+def test_the_direction_of_an_unknown_metric_is_refused():
+    with pytest.raises(ValueError, match="metrics: accuracy"):
+        higher_is_better("clt.eec")
+
+
+def test_an_evaluation_depends_on_every_metric_although_none_is_named(spec):
+    assert spec.evaluate.modules() == {f"ltpipe.evaluation.metrics.{name}" for name in MENU}
+
+
+# accuracy, precision and f1
 
 
 def balanced(seed, each=8, classes=10):
@@ -70,17 +344,6 @@ def test_f1_is_the_harmonic_mean_of_the_overall_numbers():
     assert f1(50, 100 / 3) == pytest.approx(40)
     assert f1(100, 100) == 100
     assert f1(0, 0) == 0
-
-
-@given(pairs)
-@settings(max_examples=60)
-def test_accuracy_precision_and_confusion_agree_with_scikit_learn(case):
-    classes, ((*labels,), (*predicted,)) = case[0], case[1].T
-    y, p = np.array(labels), np.array(predicted)
-    macro = precision_score(y, p, labels=np.unique(y), average="macro", zero_division=0)
-    assert accuracy(y, p) == pytest.approx(100 * accuracy_score(y, p))
-    assert precision(y, p, classes) == pytest.approx(100 * macro)
-    assert confusion_counts(y, p, classes).tolist() == confusion_matrix(y, p, labels=range(classes)).tolist()
 
 
 @given(st.integers(0, 10**6))

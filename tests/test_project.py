@@ -132,6 +132,14 @@ def test_the_measure_stage_of_a_cell_does_not_depend_on_the_loop():
     assert not [path for path in stages["measure-digits_glt-ce-s0"]["deps"] if path.startswith("src/ltpipe/training")]
 
 
+def test_the_stages_that_read_metrics_depend_on_every_file_of_the_menu_and_the_others_on_none():
+    """The files are loaded by name. The folder stands for all of them; without one of them it would not."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        found = [path for path in stage["deps"] if path.startswith("src/ltpipe/evaluation/metrics")]
+        assert found == ["src/ltpipe/evaluation/metrics"] * name.startswith(("measure-", "judge-")), name
+
+
 def test_a_closure_holds_what_functions_import_and_the_packages_above():
     found = import_closure(["ltpipe.training.train"])
     assert {"ltpipe.training.loop", "ltpipe.storage.weights", "ltpipe.models.network", "ltpipe.training"} <= set(found)

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from ltpipe.clustering.cluster import Clusters
 from ltpipe.config.parameters import benchmark_names, load_blocks
@@ -15,7 +16,7 @@ from ltpipe.data.source import Source
 from ltpipe.data.split import Split
 from ltpipe.evaluation.claims import Claims
 from ltpipe.evaluation.judge import Gate, Reported, SharedReported
-from ltpipe.evaluation.metrics.measure import Evaluation
+from ltpipe.evaluation.measure import Evaluation
 from ltpipe.models.model import Model
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
@@ -63,7 +64,11 @@ class Benchmark(Spec):
         runs = block.get("runs") if isinstance(block, Mapping) else None
         if not isinstance(runs, Mapping) or not isinstance(block.get("reported", {}), Mapping):
             return block
-        shared = SharedReported.model_validate(block.get("reported", {}))
+        try:
+            shared = SharedReported.model_validate(block.get("reported", {}))
+        except ValidationError as error:  # its paths begin inside the block
+            lines = [_error_in_reported(line) for line in error.errors()]
+            raise ValidationError.from_exception_data(error.title, lines) from None
         return dict(block) | {"runs": {name: _with_reported(row, shared) for name, row in runs.items()}}
 
     @field_validator("seeds", "runs")
@@ -202,6 +207,11 @@ def load(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Bench
     for name, spec in specs.items():
         _check_features(name, spec, folder)
     return specs
+
+
+def _error_in_reported(line: Any) -> InitErrorDetails:
+    error = PydanticCustomError("reported", "{message}", {"message": line["msg"]})
+    return InitErrorDetails(type=error, loc=("reported", *line["loc"]), input=line["input"])
 
 
 def _with_reported(row: Any, shared: SharedReported) -> Any:

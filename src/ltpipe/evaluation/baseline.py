@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ltpipe.evaluation.metrics.measure import flatten
+from ltpipe.evaluation.measure import flatten
 from ltpipe.storage.table import Table
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field, RootModel
 
 from ltpipe.config.spec import Spec
+from ltpipe.evaluation.metrics import MetricPath
 
 
 class Claim(Spec):
@@ -14,7 +15,7 @@ class Claim(Spec):
 
     better: str = Field(description="run that is claimed to be better")
     than: str = Field(description="run that it is compared with")
-    metric: str = Field(description="metric path that is compared, e.g. glt.accuracy.all")
+    metric: MetricPath = Field(description="metric path that is compared, e.g. glt.accuracy.all")
     source: str = Field(description="paper and table that the claim is from")
 
 

@@ -37,6 +37,7 @@ STAGES = ("parameters", "fetch", "cluster", "split", "train", "measure", "judge"
 OF_A_CELL = ("train", "measure")
 CODE = "src/ltpipe"
 WIDTH = 120
+FEW = 4
 
 
 class Projection:
@@ -156,11 +157,14 @@ def fold(paths: Iterable[str], root: Path) -> list[str]:
 
 
 class Dumper(yaml.SafeDumper):
-    """Block style; a list or a mapping that fits into one line is written in one line."""
+    """Block style; a list or a mapping that fits into one line is written in one line.
+
+    A list of a few entries is written in the style of one line too, and folded at WIDTH: a stage then takes few lines.
+    """
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
-        """Write a list of one entry, and a list that is short enough, in one line."""
-        short = len(sequence) == 1 or len(", ".join(map(str, sequence))) < WIDTH - 20
+        """Write a list of few entries, and a list that is short enough, in one line."""
+        short = len(sequence) <= FEW or len(", ".join(map(str, sequence))) < WIDTH - 20
         return super().represent_sequence(tag, sequence, flow_style=short)
 
 
@@ -178,7 +182,7 @@ def text(name: str, root: Path) -> str:
     if name != DEFAULT:
         stages = {key: {"wdir": "../../..", **stage} for key, stage in stages.items()}
     header = HEADER.format(name="" if name == DEFAULT else f" {name}")
-    return header + yaml.dump({"stages": stages}, Dumper=Dumper, sort_keys=False, width=1000)
+    return header + yaml.dump({"stages": stages}, Dumper=Dumper, sort_keys=False, width=WIDTH)
 
 
 def place(name: str, root: Path) -> Path:

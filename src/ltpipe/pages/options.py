@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from ltpipe.benchmark import Benchmark
 from ltpipe.config.spec import MenuItem, Spec, load_item, menu_names
+from ltpipe.evaluation import metrics
 from ltpipe.interface.phases import When
 
 HEADER = """# Options
@@ -19,6 +20,8 @@ Written by `ltpipe generate` from the parameter blocks in `src/ltpipe`; edit tho
 the block `Benchmark`. Every other block comes after the block that contains it. A block that chooses a module is
 followed by the options of every module that it can choose. The options of methods are in [methods.md](methods.md).
 """
+METRICS = """The metric paths of `gate`, `claims` and `reported` are `<protocol>.<metric>.<part>`, such as
+`glt.accuracy.few`, or, if the metric has no parts, `<protocol>.<metric>`. All values are in percent."""
 ELSEWHERE = "ltpipe.methods"  # the menu that docs/methods.md documents
 # Limits of a number as annotated-types spells them, and as the page shows them.
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -129,6 +132,16 @@ def _menu_sections(block: type[BaseModel]) -> Iterator[str]:
             yield from [f"Block `{inner.__name__}`:", "", *option_table(inner), ""]
 
 
+def _metrics_section() -> Iterator[str]:
+    """Yield the lines of the section on metric paths: a row for each metric."""
+    yield from ["## Metrics", "", METRICS, "", "| metric | parts | better | what |", "|---|---|---|---|"]
+    for name in menu_names(metrics.MENU):
+        module = load_item(metrics.MENU, name)
+        parts = ", ".join(f"`{part}`" for part in module.PARTS) if metrics.has_parts(name) else "none"
+        better = "higher" if module.HIGHER_IS_BETTER else "lower"
+        yield f"| `{name}` | {parts} | {better} | {_first_paragraph(module)} |"
+
+
 def _first_paragraph(part: Any) -> str:
     """Return the first paragraph of a docstring on one line."""
     return (inspect.getdoc(part) or "").split("\n\n")[0].replace("\n", " ")
@@ -142,4 +155,5 @@ def render_options() -> str:
             continue
         lines += [f"## {block.__name__}", "", _first_paragraph(block), ""]
         lines += [*option_table(block), "", *_menu_sections(block)]
+    lines += _metrics_section()
     return "\n".join(lines).rstrip() + "\n"

@@ -1,14 +1,6 @@
 """Second half of the stage `evaluate`: metrics from predictions alone. Every rate is in percent.
 
-accuracy    correct images / images (micro average); on a class-balanced test set the mean recall of the classes.
-precision   mean of TP / predicted over the classes that have test images. A class that is never predicted counts as 0
-            and stays in the mean (Tang et al., ECCV 2022).
-            Of a frequency group: the mean over its classes, with predictions counted on the whole test set; so the
-            groups, weighted by their numbers of classes, add up to the precision of all classes.
-            Of an attribute: within the images of that attribute; so the attributes do not add up.
-f1          harmonic mean of accuracy and precision (not the mean of the classes' F1)
-
-A group or an attribute without images is left out; it is not 0.
+Which metrics there are, and what they are, is in the files of `ltpipe.evaluation.metrics`.
 """
 
 from collections.abc import Mapping
@@ -17,10 +9,11 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ltpipe.config.spec import Refused, Spec
-from ltpipe.evaluation.metrics.calibration import ece, reliability
+from ltpipe.config.spec import Refused, Spec, load_item, menu_names
+from ltpipe.evaluation.metrics import ALL, MENU, has_parts
+from ltpipe.evaluation.metrics.ece import reliability
+from ltpipe.evaluation.metrics.precision import class_precision
 from ltpipe.recipe.run import Run
-from ltpipe.storage.manifest import GROUPS
 from ltpipe.storage.table import Table
 
 
@@ -36,52 +29,21 @@ class Evaluation(Spec):
 
     protocols: dict[str, Protocol] = Field(min_length=1, description="name of a protocol -> its splits")
 
-
-def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Return correct images / images, in percent. labels, predicted: N."""
-    return 100 * float((labels == predicted).mean())
-
-
-def class_precision(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return TP / predicted of each class, 0..1, C; 0 for a class that is never predicted."""
-    hits = np.bincount(labels[labels == predicted], minlength=classes)
-    # at least 1, because a class that is never predicted has no hits either: 0 / 1 = 0
-    return hits / np.maximum(np.bincount(predicted, minlength=classes), 1)
-
-
-def precision(labels: np.ndarray, predicted: np.ndarray, classes: int, among: np.ndarray | None = None) -> float:
-    """Return the mean of `class_precision` over the classes in `among`, in percent.
-
-    among: labels of a subset of the images; default: `labels`.
-    """
-    present = np.unique(labels if among is None else among)
-    return 100 * float(class_precision(labels, predicted, classes)[present].mean())
-
-
-def f1(accuracy: float, precision: float) -> float:
-    """Return the harmonic mean; 0 if both are 0."""
-    return 2 * accuracy * precision / (accuracy + precision) if accuracy + precision else 0.0
+    def modules(self) -> frozenset[str]:
+        """Return also the metrics: every benchmark is evaluated by all of them, and they are loaded by name."""
+        return super().modules() | {f"{MENU}.{name}" for name in menu_names(MENU)}
 
 
 def split_metrics(rows: Table, classes: int) -> dict[str, Any]:
-    """Return all metrics of one test split. rows: columns label, predicted, confidence, group, attribute."""
-    y, p = rows["label"].to_numpy(), rows["predicted"].to_numpy()
-    metrics: dict[str, Any] = {
-        "n": len(rows),
-        "accuracy": {"all": accuracy(y, p)},
-        "precision": {"all": precision(y, p, classes)},
-        "ece": ece(rows["confidence"].to_numpy(), y == p),
-    }
-    for group in GROUPS:
-        member = (rows["group"] == group).to_numpy()
-        if member.any():
-            metrics["accuracy"][group] = accuracy(y[member], p[member])
-            metrics["precision"][group] = precision(y, p, classes, among=y[member])
-    for rank in sorted(r for r in rows["attribute"].unique() if r >= 0):  # -1: the data have no attributes
-        member = (rows["attribute"] == rank).to_numpy()
-        metrics["accuracy"][f"attribute{rank}"] = accuracy(y[member], p[member])
-        metrics["precision"][f"attribute{rank}"] = precision(y[member], p[member], classes)
-    return metrics | {"f1": f1(metrics["accuracy"]["all"], metrics["precision"]["all"])}
+    """Return every metric of the menu for one test split, and n, its number of images.
+
+    rows: the table that `ltpipe.evaluation.metrics` describes. A metric that has parts is a dict part -> value.
+    """
+    metrics: dict[str, Any] = {"n": len(rows)}
+    for name in menu_names(MENU):
+        values = load_item(MENU, name).measure(rows, classes)
+        metrics[name] = values if has_parts(name) else values[ALL]
+    return metrics
 
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
