@@ -27,7 +27,7 @@ def benchmark(name: str, spec: "Benchmark") -> Pipeline:
         start = {"checkpoint": f"{spec.cluster.start_from}.checkpoint"} if spec.cluster.start_from else {}
         parts.append(cluster.create(name, source, start))
         index = f"{name}.clustered"
-    parts.append(split.create(name, source, index))
+    parts.append(split.create(name, source, index, spec.cluster is not None))
     for run, row in spec.runs.items():
         for seed in spec.seeds_of(run):
             from_run = row.train.start_from

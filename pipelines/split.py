@@ -1,4 +1,4 @@
-"""split: draw a manifest, validate it, admit it, pack its images.
+"""split: draw a manifest, validate it, admit it, pack its images, and write down of what state they are.
 
 If the validation fails, `admit` raises: the validation report is written, the manifest and the images are not.
 """
@@ -6,14 +6,20 @@ If the validation fails, `admit` raises: the validation report is written, the m
 from kedro.pipeline import Node, Pipeline
 
 from ltpipe.data.checks.validate import validate
+from ltpipe.data.identity import identify
 from ltpipe.data.pack import pack
 from ltpipe.data.split import admit, draw
 
 
-def create(name: str, source: str, index: str) -> Pipeline:
-    """Return the stage of one benchmark. source: name of the source. index: name of the dataset to draw from."""
+def create(name: str, source: str, index: str, cluster: bool) -> Pipeline:
+    """Return the stage of one benchmark.
+
+    source: name of the source. index: name of the dataset to draw from. cluster: the benchmark has a block `cluster`.
+    """
     candidate, validation = f"{name}.candidate", f"{name}.validation"
     manifest, tags = f"{name}.manifest", ["split", "data"]
+    blocks = ["source", "split", "expect", *(["cluster"] if cluster else [])]
+    drawn = {"manifest": manifest, "images": f"{name}.images", **{block: f"params:{name}.{block}" for block in blocks}}
     return Pipeline(
         [
             Node(draw, [index, f"params:{name}.split"], candidate, name="draw", tags=tags, namespace=name),
@@ -34,5 +40,6 @@ def create(name: str, source: str, index: str) -> Pipeline:
                 tags=tags,
                 namespace=name,
             ),
+            Node(identify, drawn, f"{name}.data_identity", name="identify", tags=tags, namespace=name),
         ]
     )

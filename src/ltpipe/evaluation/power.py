@@ -6,8 +6,6 @@ in this way, both with other seeds, and judges them as the gate does. Equal seed
 be less noisy: the figures are a lower bound for them.
 """
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 
 REPLICATES = 2000
@@ -27,20 +25,16 @@ def draw(values: np.ndarray, seeds: int, random: np.random.RandomState, replicat
     return mean + weights @ distance
 
 
-def simulate(
-    values: np.ndarray, candidates: int, judge: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]], seed: int = 0
-) -> Mapping[str, np.ndarray]:
-    """Return what `judge` says of unchanged code in each replicate.
+def simulate(values: np.ndarray, candidates: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return an accepted baseline and an unchanged candidate with other seeds, for each replicate: R x (S + n) x K.
 
-    values: accepted, S x K. candidates: seeds of the candidate. judge(accepted, candidate): arrays R x (S + n) x K with
-    nan for the seeds of the other side.
+    values: the accepted ones, S x K. candidates: n. Each has nan in the rows of the other's seeds.
     """
     random = np.random.RandomState(seed)
-    accepted = draw(values, len(values), random)
-    accepted = np.where(np.isnan(values), np.nan, accepted)
+    accepted = np.where(np.isnan(values), np.nan, draw(values, len(values), random))
     candidate = draw(values, candidates, random)
-    apart = np.full((len(accepted), len(values), values.shape[1]), np.nan), np.full_like(candidate, np.nan)
-    return judge(np.concatenate([accepted, apart[1]], axis=1), np.concatenate([apart[0], candidate], axis=1))
+    none = np.full_like(accepted, np.nan), np.full_like(candidate, np.nan)
+    return np.concatenate([accepted, none[1]], axis=1), np.concatenate([none[0], candidate], axis=1)
 
 
 def smallest_fall(fall: np.ndarray, margin: np.ndarray, power: float = POWER) -> float:
