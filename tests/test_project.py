@@ -11,8 +11,9 @@ import yaml
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
+import pipelines
 from ltpipe.benchmark import load
-from ltpipe.pages.dvc_yaml import Projection, has_code, text
+from ltpipe.pages.dvc_yaml import Projection, dump, has_code, text
 from ltpipe.pipeline_registry import register_pipelines
 from ltpipe.storage.provenance import import_closure
 
@@ -107,16 +108,14 @@ def test_a_train_stage_depends_on_its_own_method_and_on_no_other():
         for name, stage in stages.items()
         if name.startswith("train-")
     }
-    assert methods["train-digits_glt-ce-s0"] == {"ce"}
-    assert methods["train-digits_glt-logit_adjust-s0"] == {"logit_adjust"}
+    assert methods["train-digits_glt-ce"] == {"ce"}
+    assert methods["train-digits_glt-logit_adjust"] == {"logit_adjust"}
 
 
 def test_a_run_that_starts_from_another_depends_on_its_checkpoint():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert (
-        "data/06_models/digits_glt/ce/s1/checkpoint.safetensors"
-        in (stages["train-digits_glt-logit_adjust_post_hoc-s1"]["deps"])
-    )
+    deps = stages["train-digits_glt-logit_adjust_post_hoc"]["deps"]
+    assert "data/06_models/digits_glt/ce/s1/checkpoint.safetensors" in deps
 
 
 def test_reported_values_are_read_by_the_judge_alone():
@@ -128,8 +127,8 @@ def test_reported_values_are_read_by_the_judge_alone():
 
 def test_the_measure_stage_of_a_cell_does_not_depend_on_the_loop():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert "src/ltpipe/training" in stages["train-digits_glt-ce-s0"]["deps"]
-    assert not [path for path in stages["measure-digits_glt-ce-s0"]["deps"] if path.startswith("src/ltpipe/training")]
+    assert "src/ltpipe/training" in stages["train-digits_glt-ce"]["deps"]
+    assert not [path for path in stages["measure-digits_glt-ce"]["deps"] if path.startswith("src/ltpipe/training")]
 
 
 def test_the_stages_that_read_metrics_depend_on_every_file_of_the_menu_and_the_others_on_none():
@@ -151,11 +150,57 @@ def test_dvc_knows_nothing_of_scratch_and_of_pages_with_a_time(catalog):
     assert "scratch" not in str(stages) and "validation.html" not in str(stages)
 
 
-def test_a_benchmark_has_two_stages_a_cell_and_five_more(registered, catalog):
+@pytest.fixture
+def stages(registered, catalog):
+    """stages(together): the stages of digits_glt, with the seeds of a run in one stage or apart."""
+
+    def make(together):
+        spec = load(ROOT / "conf/base", ["digits_glt"])["digits_glt"].model_copy(update={"seeds_together": together})
+        return Projection(ROOT, "digits_glt", spec, registered["digits_glt"], catalog).stages()
+
+    return make
+
+
+def test_a_benchmark_has_two_stages_a_cell_and_five_more(stages):
     spec = load(ROOT / "conf/base")["digits_glt"]
-    found = Projection(ROOT, "digits_glt", spec, registered["digits_glt"], catalog).stages()
-    cells = len(spec.runs) * len(spec.seeds)
-    assert len(found) == len(["parameters", "fetch", "split", "judge", "gate"]) + 2 * cells
+    for together, units in ((False, len(spec.runs) * len(spec.seeds)), (True, len(spec.runs))):
+        assert len(stages(together)) == len(["parameters", "fetch", "split", "judge", "gate"]) + 2 * units
+
+
+@pytest.mark.parametrize("tag", ["train", "measure"])
+def test_seeds_together_are_the_stages_of_their_cells_in_one(stages, tag):
+    """Nothing is lost: the files, parameters and results of the one stage are those of all cells of the run."""
+    whole, apart = stages(True)[f"{tag}-digits_glt-ce"], stages(False)
+    cells = [stage for name, stage in apart.items() if name.startswith(f"{tag}-digits_glt-ce-")]
+    assert len(cells) == 3
+    for key in ("deps", "params", "outs", "plots", "metrics"):
+        parts = [entry for cell in cells for entry in cell.get(key, [])]
+        if key == "params":
+            ((file, keys),) = whole[key][0].items()
+            assert set(keys) == {name for part in parts for name in part[file]}
+        else:
+            listed = whole.get(key, [])
+            assert all(part in listed for part in parts) and all(entry in parts for entry in listed)
+
+
+@pytest.mark.parametrize("tag", ["train", "measure"])
+def test_the_command_of_seeds_together_runs_the_nodes_of_this_run_alone(registered, stages, tag):
+    """The namespace of a run holds its seeds, but no run whose name begins alike, and not the summary."""
+    options = dict(word.split("=") for word in stages(True)[f"{tag}-digits_glt-logit_adjust"]["cmd"].split()[2:])
+    chosen = registered["digits_glt"].filter(tags=[options["--tags"]], node_namespaces=[options["--namespaces"]])
+    expected = {"train": {"train"}, "measure": {"export", "predict", "measure"}}[tag]
+    cells = {f"digits_glt.logit_adjust.s{seed}" for seed in (0, 1, 2)}
+    assert {node.name for node in chosen.nodes} == {f"{cell}.{node}" for cell in cells for node in expected}
+
+
+def test_dvc_yaml_stays_readable_with_twelve_seeds(catalog):
+    spec = load(ROOT / "conf/base", ["digits_glt"])["digits_glt"]
+    spec = spec.model_copy(update={"seeds": {f"s{seed}": seed for seed in range(12)}})
+    stages = Projection(ROOT, "digits_glt", spec, pipelines.benchmark("digits_glt", spec), catalog).stages()
+    written = dump(stages)
+    assert yaml.safe_load(written) == {"stages": stages}
+    assert len(written.splitlines()) < 450
+    assert max(map(len, written.splitlines())) < 200
 
 
 def edit(folder: Path, old: str, new: str) -> None:

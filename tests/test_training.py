@@ -18,6 +18,7 @@ from ltpipe.config.spec import Refused
 from ltpipe.models.model import Model
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
+from ltpipe.serving.export import Parity, export
 from ltpipe.storage.weights import unpack_weights
 from ltpipe.training import loop
 from ltpipe.training.checkpoint import load_resume, save_resume
@@ -66,6 +67,22 @@ def test_seed_zero_is_a_seed_like_any_other(tmp_path):
     first = run(tmp_path, seed=0)
     torch.manual_seed(456)
     assert run(tmp_path, seed=0) == first
+
+
+def test_cells_of_one_process_have_the_bytes_of_cells_alone(tmp_path):
+    """In both orders, with an export in between: neither weights nor ONNX files know what the process did before."""
+    alone = {"ce": SCHEDULE, "logit_adjust": SCHEDULE.model_copy(update={"threads": 2})}
+
+    def cell(name: str) -> tuple[bytes, bytes]:
+        manifest, images = problem()
+        row = Run(method=name, split="train")
+        checkpoint, _ = train(manifest, images, tmp_path, row, alone[name], MODEL, 0, cell=f"toy.{name}.s0")
+        return checkpoint, export(checkpoint, manifest, images, row, MODEL, Parity())[0]
+
+    threads = torch.get_num_threads()
+    first = {name: cell(name) for name in ("ce", "logit_adjust")}
+    assert {name: cell(name) for name in ("logit_adjust", "ce")} == first
+    assert torch.get_num_threads() == threads, "a cell left its number of threads to the next one"
 
 
 def test_the_log_has_a_row_for_each_epoch_with_all_groups(tmp_path):

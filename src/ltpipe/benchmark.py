@@ -52,6 +52,11 @@ class Benchmark(Spec):
     seeds: dict[str, int] = Field(
         default={"s0": 0, "s1": 1, "s2": 2}, min_length=1, description="seeds of every run, by name"
     )
+    seeds_together: bool = Field(
+        False,
+        description="the seeds of a run are one stage of dvc.yaml and one process: right where a cell takes less time "
+        "than a process takes to start",
+    )
     runs: dict[str, TableRow] = Field(min_length=1, description="the rows of the table, by name")
     gate: Gate = Field(description="which metrics of which runs may fail the build")
     claims: Claims = Field(Claims(), description="what papers claim of the order of runs; gates nothing")
@@ -101,11 +106,12 @@ class Benchmark(Spec):
         return self.runs[run].seeds or list(self.seeds)
 
     def graph(self) -> dict[str, object]:
-        """Return what decides which nodes and datasets the benchmark's graph has."""
+        """Return what decides which nodes and datasets the benchmark's graph has, and which stages its dvc.yaml."""
         return {
             "source.name": self.source.name,
             "cluster": self.cluster is not None,
             "cluster.start_from": self.cluster.start_from if self.cluster else None,
+            "seeds_together": self.seeds_together,
             "runs and seeds": {run: self.seeds_of(run) for run in self.runs},
             "runs.start_from": {run: row.train.start_from for run, row in self.runs.items()},
         }

@@ -1,13 +1,14 @@
 """dvc.yaml from the Kedro graph: one source of truth for stages, their inputs, parameters, code and results.
 
 A stage is a cost boundary: parameters | fetch | cluster | split | train a cell | measure a cell (export and evaluate) |
-judge | gate. It depends on its input files, on keys of the file that the stage `parameters` writes, and on the code
-that it runs: the imports of its nodes' modules and of every module that its parameters name (an import graph does not
-see names), directly or not. So an edited method re-runs the stages of its own runs only.
+judge | gate. If the benchmark says `seeds_together`, all cells of a run are one stage. A stage depends on its input
+files, on keys of the file that the stage `parameters` writes, and on the code that it runs: the imports of its nodes'
+modules and of every module that its parameters name (an import graph does not see names), directly or not. So an edited
+method re-runs the stages of its own runs only.
 
 A folder stands for its files where the stage depends on all of them. Modules that hold nothing but a docstring are
 left out; the stage `parameters`, which runs after every edit, refuses to go on if dvc.yaml is not what it should be.
-The stage `measure` does not repeat the code of its cell's training: the checkpoint, on which it depends, states the
+The stage `measure` does not repeat the code of its cells' training: the checkpoint, on which it depends, states the
 version of that code, so a change there changes the checkpoint.
 """
 
@@ -22,7 +23,7 @@ import click
 import yaml
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro.pipeline import Pipeline
+from kedro.pipeline import Node, Pipeline
 
 from ltpipe.benchmark import Benchmark, load
 from ltpipe.config.parameters import benchmark_names
@@ -36,8 +37,9 @@ HEADER = "# Written by `ltpipe generate{name}` from the Kedro graph; edit that, 
 STAGES = ("parameters", "fetch", "cluster", "split", "train", "measure", "judge", "gate")
 OF_A_CELL = ("train", "measure")
 CODE = "src/ltpipe"
-WIDTH = 120
-FEW = 4
+ACCEPTED = "conf/accepted"
+WIDTH = 100
+MANY = 10  # with a line for each path of a stage, dvc.yaml of a benchmark with 12 seeds would have 600 lines
 
 
 class Projection:
@@ -51,23 +53,33 @@ class Projection:
         stages: dict[str, Any] = {}
         for tag in STAGES:
             nodes = self.pipeline.only_nodes_with_tags(tag).nodes
-            for cell in dict.fromkeys(str(node.namespace) if tag in OF_A_CELL else self.name for node in nodes):
-                part = Pipeline([node for node in nodes if tag not in OF_A_CELL or node.namespace == cell])
-                stages["-".join([tag, *cell.split(".")])] = self.stage(tag, cell, part)
+            for where in dict.fromkeys(self.namespace(tag, node) for node in nodes):
+                part = Pipeline([node for node in nodes if self.namespace(tag, node) == where])
+                stages["-".join([tag, *where.split(".")])] = self.stage(tag, where, part)
         return stages
 
-    def stage(self, tag: str, cell: str, part: Pipeline) -> dict[str, Any]:
-        """Return one stage: the nodes of `part`, run by one kedro command."""
-        where = f" --namespaces={cell}" if cell != self.name else ""
-        blocks = sorted(name.removeprefix("params:") for name in part.inputs() if name.startswith("params:"))
+    def namespace(self, tag: str, node: Node) -> str:
+        """Return the namespace that the node's stage runs: the benchmark, a cell, or a run with all of its cells."""
+        if tag not in OF_A_CELL:
+            return self.name
+        cell = str(node.namespace)
+        return cell.rpartition(".")[0] if self.spec.seeds_together else cell
+
+    def stage(self, tag: str, where: str, part: Pipeline) -> dict[str, Any]:
+        """Return one stage: the nodes of `part`, run by one kedro command; where: their namespace."""
+        only = f" --namespaces={where}" if where != self.name else ""
+        asked = sorted(name.removeprefix("params:") for name in part.inputs() if name.startswith("params:"))
+        blocks = [block for block in asked if block != self.name]
         inputs = sorted(name for name in part.inputs() if not name.startswith("params:"))
-        stage: dict[str, Any] = {"cmd": f"kedro run --pipeline={self.name} --tags={tag}{where}"}
+        stage: dict[str, Any] = {"cmd": f"kedro run --pipeline={self.name} --tags={tag}{only}"}
         if tag == "parameters":  # runs after any edit of code or settings: a new run or import must be in dvc.yaml
             stage["cmd"] = f"ltpipe generate --check {self.name} && {stage['cmd']}"
         if tag == "fetch" and self.spec.source.reads_outside():
             stage["always_changed"] = True  # a folder of the user's may change at any time
         files = {path for block in map(self.block, blocks) for path in block.files()}
         code = self.settings() if tag == "parameters" else self.code(tag, part, blocks)
+        if blocks != asked and tag != "parameters":  # a node takes the whole benchmark
+            inputs.append(f"{self.name}.parameters")
         stage["deps"] = sorted({*filter(None, map(self.file, inputs)), *files, *code})
         if blocks and tag != "parameters":  # an empty list would make DVC watch the whole file
             keys = [block.removeprefix(f"{self.name}.") for block in blocks]
@@ -85,12 +97,15 @@ class Projection:
         return [*folders, *(path.relative_to(self.root).as_posix() for path in graph)]
 
     def file(self, name: str) -> str | None:
-        """Return the dataset's path; None for memory, scratch, and files that may be absent: DVC ignores them."""
+        """Return the dataset's path; None for memory and scratch, which DVC ignores.
+
+        Instead of an accepted baseline, which may not exist yet, it is the folder of all of them, which does.
+        """
         path: Path | None = getattr(self.catalog.get(name), "path", None)
         if path is None or self.ledger(name)[0] == "none":
             return None
         relative = path.relative_to(self.root).as_posix()
-        return None if relative.startswith("conf/") and not path.exists() else relative
+        return ACCEPTED if relative.startswith(f"{ACCEPTED}/") else relative
 
     def ledger(self, name: str) -> tuple[str, dict[str, Any]]:
         """Return the kind of result (outs, metrics, plots, none) and its options."""
@@ -157,15 +172,17 @@ def fold(paths: Iterable[str], root: Path) -> list[str]:
 
 
 class Dumper(yaml.SafeDumper):
-    """Block style; a list or a mapping that fits into one line is written in one line.
-
-    A list of a few entries is written in the style of one line too, and folded at WIDTH: a stage then takes few lines.
-    """
+    """Block style, but for short lists, mappings in lists, and lists of very many paths."""
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
-        """Write a list of few entries, and a list that is short enough, in one line."""
-        short = len(sequence) <= FEW or len(", ".join(map(str, sequence))) < WIDTH - 20
-        return super().represent_sequence(tag, sequence, flow_style=short)
+        """Write a list that is short enough in one line, a mapping in a line of its own, many paths in full lines."""
+        short = len(sequence) == 1 or len(", ".join(map(str, sequence))) < WIDTH
+        full = len(sequence) >= MANY and all(isinstance(entry, str) for entry in sequence)
+        node = super().represent_sequence(tag, sequence, flow_style=short or full)
+        for entry in node.value:
+            if isinstance(entry, yaml.MappingNode):
+                entry.flow_style = True
+        return node
 
 
 def text(name: str, root: Path) -> str:
@@ -182,7 +199,13 @@ def text(name: str, root: Path) -> str:
     if name != DEFAULT:
         stages = {key: {"wdir": "../../..", **stage} for key, stage in stages.items()}
     header = HEADER.format(name="" if name == DEFAULT else f" {name}")
-    return header + yaml.dump({"stages": stages}, Dumper=Dumper, sort_keys=False, width=WIDTH)
+    return header + dump(stages)
+
+
+def dump(stages: dict[str, Any]) -> str:
+    """Return stages, by name, as dvc.yaml lists them."""
+    content: str = yaml.dump({"stages": stages}, Dumper=Dumper, sort_keys=False, width=WIDTH)
+    return content
 
 
 def place(name: str, root: Path) -> Path:

@@ -3,6 +3,7 @@
 Importable without torch.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -72,17 +73,23 @@ def build_network(run: Run, model: Model, problem: Problem) -> "tuple[Network, M
     return network, method
 
 
+def untrained(run: Run, model: Model, counts: Sequence[int]) -> "Servable":
+    """Return the servable network of a run before training, in eval mode, on the CPU; counts: images of each class."""
+    from ltpipe.models.servable import Servable
+
+    # A checkpoint has class counts but not the labels in their order, on which the network does not depend.
+    network, method = build_network(run, model, Problem(np.repeat(np.arange(len(counts)), counts), len(counts)))
+    return Servable(network, method.predict, model).eval()
+
+
 def rebuild(checkpoint: bytes, run: Run, model: Model) -> "tuple[Servable, dict[str, Any]]":
     """Return the network of a checkpoint, with preprocessing and predict(), and the checkpoint's provenance.
 
     In eval mode, on the CPU. Raises RuntimeError (torch's) if the weights do not fit the network.
     """
-    from ltpipe.models.servable import Servable
     from ltpipe.storage.weights import unpack_weights
 
     weights, facts = unpack_weights(checkpoint)
-    counts = facts["classes_counts"]
-    # The checkpoint has class counts but not the labels in their order, on which the network does not depend.
-    network, method = build_network(run, model, Problem(np.repeat(np.arange(len(counts)), counts), len(counts)))
-    network.load_state_dict(weights)
-    return Servable(network, method.predict, model).eval(), facts
+    servable = untrained(run, model, facts["classes_counts"])
+    servable.network.load_state_dict(weights)
+    return servable, facts

@@ -7,6 +7,7 @@ method's predict() are part of the graph; class names and provenance are in its 
 
 import json
 import logging
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from ltpipe.config.spec import Refused, Spec
 from ltpipe.models.model import Model
-from ltpipe.recipe.run import Run, rebuild
+from ltpipe.recipe.run import Run, rebuild, untrained
 from ltpipe.storage.manifest import data_version
 from ltpipe.storage.table import Table
 
@@ -50,7 +51,8 @@ def export(
     servable, facts = rebuild(checkpoint, run, model)
     if facts["data"] != (data := data_version(manifest, images)):
         raise Refused(f"the checkpoint was trained on data {facts['data']}, the manifest is {data}: train again")
-    payload = to_onnx(servable, facts, images.shape[1])
+    size = images.shape[1]
+    payload = to_onnx(servable, facts | {"image_size": size}, graph_of(run, model, facts["classes_counts"], size))
     # an image that is in several test splits has several rows in the manifest
     rows = manifest.loc[manifest["role"] != "train", "row"].drop_duplicates().to_numpy()
     chosen = images[rows[np.linspace(0, len(rows) - 1, min(parity.images, len(rows))).astype(int)]]
@@ -60,13 +62,45 @@ def export(
     return payload, report
 
 
-def to_onnx(servable: Any, facts: dict[str, Any], size: int) -> bytes:
+def to_onnx(servable: Any, facts: dict[str, Any], graph: Any) -> bytes:
     """Return an ONNX file, weights included, with `facts` as metadata (keys "ltpipe.<fact>", values as JSON).
 
-    size: height and width of the images that it takes.
+    graph: that of `trace`, of any network that differs from `servable` in its weights alone.
     """
-    import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from torch.onnx import ONNXProgram
+
+    program = ONNXProgram(graph.clone(), None)
+    initializers = program.model.graph.initializers
+    program.apply_weights({k: v for k, v in servable.state_dict().items() if k in initializers})
+    program.optimize()  # only now: it computes with the weights, e.g. merges batch normalisation into convolutions
+    # The exporter records the source line of each node, with absolute paths of this machine.
+    ClearMetadataAndDocStringPass()(program.model)
+    for name, value in sorted((facts | {"opset": OPSET}).items()):
+        program.model.metadata_props[f"ltpipe.{name}"] = json.dumps(value, sort_keys=True)
+    payload: bytes = program.model_proto.SerializeToString(deterministic=True)
+    return payload
+
+
+_last: dict[str, Any] = {}  # the graph of the run that was exported last
+
+
+def graph_of(run: Run, model: Model, counts: Sequence[int], size: int) -> Any:
+    """Return the graph that all checkpoints of a run share, traced once for the run's cells in this process.
+
+    counts: training images of each class. size: height and width of the images that it takes. The graph is that of an
+    untrained network: no checkpoint can leave a trace in it.
+    """
+    key = repr((run.model_dump(), model.model_dump(), list(counts), size))
+    if key not in _last:
+        _last.clear()  # a graph holds weights, which may be large
+        _last[key] = trace(untrained(run, model, counts), size)
+    return _last[key]
+
+
+def trace(servable: Any, size: int) -> Any:
+    """Return the ONNX graph of a network as the exporter writes it, not optimised, with the network's weights."""
+    import torch
 
     # The exporter warns that torchvision's operators are missing; no network here uses them.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -76,18 +110,14 @@ def to_onnx(servable: Any, facts: dict[str, Any], size: int) -> bytes:
             (torch.zeros(2, size, size, 3, dtype=torch.uint8),),  # torch.export would turn a batch of 1 into a constant
             dynamo=True,
             verbose=False,
+            optimize=False,
             opset_version=OPSET,
             input_names=["image"],
             output_names=["logits", "probabilities"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     assert program is not None
-    # The exporter records the source line of each node, with absolute paths of this machine.
-    ClearMetadataAndDocStringPass()(program.model)
-    for name, value in sorted((facts | {"opset": OPSET, "image_size": size}).items()):
-        program.model.metadata_props[f"ltpipe.{name}"] = json.dumps(value, sort_keys=True)
-    payload: bytes = program.model_proto.SerializeToString(deterministic=True)
-    return payload
+    return program.model
 
 
 def compare(servable: Any, payload: bytes, images: np.ndarray, parity: Parity) -> dict[str, Any]:

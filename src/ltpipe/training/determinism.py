@@ -2,22 +2,33 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 
-def fix(seed: int, threads: int | None = None) -> None:
-    """Seed torch's global generators, and forbid algorithms whose result depends on timing.
-
-    threads: CPU threads; sums over another number of threads round differently.
-    """
-    if threads is not None:
-        torch.set_num_threads(threads)
+def fix(seed: int) -> None:
+    """Seed torch's global generators, and forbid algorithms whose result depends on timing."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
     # The same switch as use_deterministic_algorithms(True), which also imports the compiler (2 s) to set its option.
     torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
     torch.manual_seed(seed)
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Give torch `count` CPU threads for a while, and its own number again afterwards; None: its own number.
+
+    Sums over another number of threads round differently: a cell must not keep the number of the cell before it.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def generator(device: torch.device, *key: object) -> torch.Generator:

@@ -93,16 +93,20 @@ def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict
 
     Returns the weights, a log row for each epoch, and the facts that the method's `finish` returned.
     """
-    determinism.fix(task.seed, task.schedule.threads)
+    determinism.fix(task.seed)
+    with determinism.cpu_threads(task.schedule.threads), logging_redirect_tqdm():
+        return _fit(task)
+
+
+def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
     state = _initial_state(task)
     phases = state.method.phases(task.schedule.phase())
     state.method.clock.epochs = sum(phase.epochs for phase in phases)
     saved, why = checkpoint.load_resume(task.resume, task.fingerprint)
     log.info("%s: %s on %s, %s", task.name, task.run.method, task.device, why)
-    with logging_redirect_tqdm():
-        for number in range(saved["phase"] if saved else 0, len(phases)):
-            _run_phase(task, state, phases, number, saved)
-            saved = None  # the resume point is only for the first phase that runs
+    for number in range(saved["phase"] if saved else 0, len(phases)):
+        _run_phase(task, state, phases, number, saved)
+        saved = None  # the resume point is only for the first phase that runs
     state.network.eval()
     state.method.clock.epoch = state.method.clock.epochs
     facts = state.method.finish(state.network, lambda split: _embed(task, state, split))
