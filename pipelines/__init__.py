@@ -31,11 +31,8 @@ def benchmark(name: str, spec: "Benchmark") -> Pipeline:
     for run, row in spec.runs.items():
         for seed in spec.seeds_of(run):
             from_run = row.train.start_from
-            start = {
-                "start": f"{name}.{from_run}.{seed}.checkpoint",
-                "start_run": f"params:{name}.runs.{from_run}.train",
-            }
-            parts += [train.create(name, run, seed, start if from_run else {}), export.create(name, run, seed)]
+            start = {"start": f"{name}.{from_run}.{seed}.checkpoint"} if from_run else {}
+            parts += [train.create(name, run, seed, start), export.create(name, run, seed)]
             parts += [evaluate.create(name, run, seed)]
     parts += [report.create(name, {run: spec.seeds_of(run) for run in spec.runs}), gate.create(name)]
     return Pipeline(parts)

@@ -4,18 +4,20 @@ from kedro.pipeline import Node, Pipeline
 
 from ltpipe.evaluation.measure import measure
 from ltpipe.serving.session import predict
+from pipelines.cell import named, recipe
 
 
 def create(name: str, run: str, seed: str) -> Pipeline:
     """Return the stage of one cell."""
     cell = f"{name}.{run}.{seed}"
-    tags = ["evaluate", "measure"]
-    models = [f"{cell}.onnx", f"{name}.manifest", f"{name}.images"]
-    numbers = [f"{cell}.predictions", f"params:{name}.evaluate", f"params:{name}.runs.{run}.train"]
+    tags, manifest = ["evaluate", "measure"], {"manifest": f"{name}.manifest"}
+    model = {"onnx": f"{cell}.onnx", "images": f"{name}.images", **manifest, **recipe(name, run, seed)}
+    blocks = {"evaluation": f"params:{name}.evaluate", "parity": f"params:{name}.parity"}
+    numbers = {"predictions": f"{cell}.predictions", **blocks, **manifest, **recipe(name, run, seed)}
     outputs = [f"{cell}.metrics", f"{cell}.details", f"{cell}.classes"]
     return Pipeline(
         [
-            Node(predict, models, f"{cell}.predictions", name="predict", tags=tags, namespace=cell),
-            Node(measure, numbers, outputs, name="measure", tags=tags, namespace=cell),
+            Node(named(predict, cell), model, f"{cell}.predictions", name="predict", tags=tags, namespace=cell),
+            Node(named(measure, cell), numbers, outputs, name="measure", tags=tags, namespace=cell),
         ]
     )

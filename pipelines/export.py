@@ -3,6 +3,7 @@
 from kedro.pipeline import Node, Pipeline
 
 from ltpipe.serving.export import export
+from pipelines.cell import named, recipe
 
 
 def create(name: str, run: str, seed: str) -> Pipeline:
@@ -12,9 +13,9 @@ def create(name: str, run: str, seed: str) -> Pipeline:
         "checkpoint": f"{cell}.checkpoint",
         "manifest": f"{name}.manifest",
         "images": f"{name}.images",
-        "run": f"params:{name}.runs.{run}.train",
-        "model": f"params:{name}.model",
         "parity": f"params:{name}.parity",
+        **recipe(name, run, seed),
     }
     outputs = [f"{cell}.onnx", f"{cell}.parity"]
-    return Pipeline([Node(export, inputs, outputs, name="export", tags=["export", "measure"], namespace=cell)])
+    tags = ["export", "measure"]
+    return Pipeline([Node(named(export, cell), inputs, outputs, name="export", tags=tags, namespace=cell)])

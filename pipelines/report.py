@@ -2,8 +2,9 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from ltpipe.evaluation.judge import judge, summarise
+from ltpipe.evaluation.judge import judge
 from ltpipe.evaluation.report import report
+from ltpipe.evaluation.summary import summarise
 
 
 def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
@@ -21,7 +22,7 @@ def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
         for run in runs
     ]
     blocks = [f"{name}.manifest", f"{name}.accepted", f"params:{name}.gate", f"params:{name}.evaluate"]
-    judged = [*blocks, *(f"{name}.{run}.summary" for run in runs)]
+    judged = [*blocks, f"{name}.state", *(f"{name}.{run}.summary" for run in runs)]
     cells = [f"{name}.{run}.{seed}.{table}" for table in ("details", "log") for run in runs for seed in runs[run]]
     shown = [f"{name}.verdict", f"{name}.validation", f"params:{name}.claims", *cells]
     return Pipeline(

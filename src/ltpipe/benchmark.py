@@ -15,8 +15,9 @@ from ltpipe.data.checks.validate import Expect
 from ltpipe.data.source import Source
 from ltpipe.data.split import Split
 from ltpipe.evaluation.claims import Claims
-from ltpipe.evaluation.judge import Gate, Reported, SharedReported
+from ltpipe.evaluation.judge import Gate
 from ltpipe.evaluation.measure import Evaluation
+from ltpipe.evaluation.reported import Reported, SharedReported
 from ltpipe.models.model import Model
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
@@ -147,8 +148,10 @@ class Benchmark(Spec):
         if unknown := set(self.gate.runs or ()) - set(self.runs):
             raise ValueError(f"gate.runs: no {sorted(unknown)}; runs: {', '.join(self.runs)}")
         protocols = self.evaluate.protocols
-        if wrong := [metric for metric in self.gate.metrics if metric.split(".")[0] not in protocols]:
-            raise ValueError(f"gate.metrics name no protocol: {wrong}; protocols: {', '.join(protocols)}")
+        if wrong := [metric for metric in self.gate.all_metrics() if metric.split(".")[0] not in protocols]:
+            raise ValueError(
+                f"gate.primary and gate.metrics name no protocol: {wrong}; protocols: {', '.join(protocols)}"
+            )
 
     def _check_splits(self) -> None:
         used = {row.train.split for row in self.runs.values()}

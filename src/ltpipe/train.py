@@ -80,8 +80,7 @@ class Workplace:
         if _is_current(folder / CHECKPOINT, facts):
             return f"{cell}: kept, {folder / CHECKPOINT} is of this code, data and parameters"
         began = time.perf_counter()
-        start_run = spec.runs[row.start_from].train if row.start_from else None
-        inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start, start_run)
+        inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start)
         checkpoint, log = train(*inputs, cell=cell, device=self.device)
         seconds = time.perf_counter() - began
         table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)
@@ -131,11 +130,11 @@ def predict_by_torch(
 
 
 def _is_current(path: Path, facts: dict[str, Any]) -> bool:
-    from ltpipe.storage.weights import unpack_weights
+    from ltpipe.storage.weights import unpack_facts
 
     if not path.exists():
         return False
-    kept = unpack_weights(path.read_bytes())[1]
+    kept = unpack_facts(path.read_bytes())
     return bool({k: v for k, v in kept.items() if k != "method"} == json.loads(json.dumps(facts)))
 
 

@@ -75,7 +75,7 @@ def _together(
     level: float,
     worse: np.ndarray | float,
 ) -> Falls | None:
-    """Return the falls of all comparisons together, or None if there is only one. worse: taken from the candidate, K."""
+    """Return the falls of all comparisons together; None if there is only one. worse: taken from the candidate, K."""
     sign = np.array([column.sign for column in columns])
     risk = share_risk(columns, primary, 1 - level)[1]
     return compare(*together(accepted * sign, candidate * sign - worse), risk) if risk else None
@@ -106,7 +106,7 @@ def find_power(
 
 def failing(single: Falls, all_together: Falls | None) -> np.ndarray:
     """Return which replicates fail by any comparison, bool, without the last axis of the falls."""
-    failed: np.ndarray = (single.fall > single.margin).any(axis=-1)
-    if all_together is not None:
-        failed = failed | (all_together.fall > all_together.margin).any(axis=-1)
-    return failed
+    failed = (single.fall > single.margin).any(axis=-1)
+    if all_together is None:
+        return np.asarray(failed)
+    return np.asarray(failed | (all_together.fall > all_together.margin).any(axis=-1))

@@ -1,10 +1,13 @@
 """Stage `gate`: exit with 3 if the verdict does not pass. The verdict itself is made in `judge`."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ltpipe.config.spec import Refused
+
+log = logging.getLogger("ltpipe.gate")
 
 
 class GateFailed(Refused):
@@ -13,12 +16,55 @@ class GateFailed(Refused):
     exit_code = 3
 
 
-def gate(verdict: Mapping[str, Any], report: Path) -> None:
-    """Raise GateFailed, with every number that failed, unless the verdict passes.
+class NoBaseline(Refused):
+    """There is nothing to compare with yet: no failure of the model, and no pass."""
+
+    exit_code = 6
+
+
+def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> None:
+    """Raise GateFailed, with every reason, unless the verdict passes; NoBaseline if nothing was accepted yet.
 
     report: the report's folder, for the message. As an input of this node it is always written before the gate fails.
+    state: see `ltpipe.state`; Refused if the verdict is of another one.
     """
+    name = state["benchmark"]
+    if verdict["state"]["digest"] != state["digest"]:
+        raise Refused(
+            f"the verdict on {name} is of another state: {_differences(verdict['state'], state)}. "
+            f"Judge this one: kedro run --pipeline={name} --tags=judge,gate, or dvc repro"
+        )
+    if verdict["baseline"] == "none":
+        raise NoBaseline(
+            f"{name} has no accepted baseline yet: the numbers are measured, and nothing was compared. Look at "
+            f'{report}/report.md; if they are right, type: ltpipe accept {name} --reason "first baseline"; then run '
+            "this command again"
+        )
     if not verdict["passes"]:
         lines = "\n".join(f"  {line}" for line in verdict["failed"])
         number = len(verdict["failed"])
-        raise GateFailed(f"gate failed: {number} comparison{'s' * (number != 1)}:\n{lines}\nreport: {report}")
+        raise GateFailed(
+            f"gate failed: {number} reason{'s' * (number != 1)}:\n{lines}{_settings(verdict)}\nreport: {report}"
+        )
+    log.info("%s", last_line(name, verdict))
+
+
+def last_line(name: str, verdict: Mapping[str, Any]) -> str:
+    """Return what a gate that passes says last: what it compared, what it would have seen, and what was changed."""
+    if verdict["baseline"] == "nothing":
+        return f"{name}: nothing is judged (gate.against: nothing){_settings(verdict)}"
+    judged = [row for row in verdict["rows"] if row["verdict"] == "pass"]
+    first = [row["sees"] for row in judged if row["metric"] == verdict["primary"]]
+    seen = f"; a fall of {max(first):.1f} points of {verdict['primary']} is caught 4 times in 5" if first else ""
+    return f"{name}: the gate passes, {len(judged)} comparisons{seen}{_settings(verdict)}"
+
+
+def _settings(verdict: Mapping[str, Any]) -> str:
+    """Return how the gate's settings differ from those of the accepted file, or nothing."""
+    return f"\nchanged since accepted: {'; '.join(verdict['settings'])}" if verdict["settings"] else ""
+
+
+def _differences(judged: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = {"parameters": "parameters", "accepted": "accepted baseline"}
+    differing = [text for key, text in names.items() if judged[key] != now[key]]
+    return ", ".join(differing) or "code or data"

@@ -1,6 +1,7 @@
 """Stage `judge`: compare means over seeds with the accepted baseline and with the reported numbers.
 
-If a comparison cannot be made, its verdict is `incomparable`, with a reason, and the gate fails.
+Verdicts: `pass`, `regressed`; `inconclusive` if the margin is too wide to see anything; `incomparable`, with a reason,
+if no comparison can be made. Only `pass` passes; `not judged` says that the gate's settings leave a number out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,135 +11,52 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ltpipe.config.spec import Refused, Spec
-from ltpipe.evaluation.baseline import unpack_bits
-from ltpipe.evaluation.margin import LEVEL, cluster_sums, margins, simulate
-from ltpipe.evaluation.measure import Evaluation, flatten
-from ltpipe.evaluation.metrics import MetricPath
+from ltpipe.evaluation.baseline import Accepted, check_bits, read_accepted
+from ltpipe.evaluation.cells import check_cells
+from ltpipe.evaluation.comparison import Column, compare_all, find_power, share_risk
+from ltpipe.evaluation.margin import Falls, spread_margin
+from ltpipe.evaluation.measure import Evaluation
+from ltpipe.evaluation.metrics import MetricPath, higher_is_better, parse_path
+from ltpipe.storage.manifest import GROUPS
 from ltpipe.storage.table import Table
 
 # The verdicts that do not fail the gate; a new verdict fails until it is added here.
-PASSING = ("pass", "improved", "unreported", "not judged")
+PASSING = ("pass", "unreported", "not judged")
+# Falls of the primary metric, in points, for which the report says how often they are caught.
+SHOWN_FALLS = (0.5, 1.0, 2.0, 5.0)
+MOST_SEEDS = 200
 
 
 class Gate(Spec):
     """Which numbers the gate compares with the accepted baseline, and how strictly."""
 
-    metrics: list[MetricPath] = Field(min_length=1, description="metric paths to compare, e.g. glt.accuracy.few")
+    primary: MetricPath = Field(description="metric path that matters most: it takes 70 % of the risk of a false alarm")
+    metrics: list[MetricPath] = Field(default_factory=list, description="further metric paths to compare")
     against: Literal["accepted", "nothing"] = Field(
         "accepted", description="`nothing` compares nothing with the baseline, and the report says so"
     )
     runs: list[str] | None = Field(None, description="runs that gate; default: all")
-    level: float = Field(LEVEL, gt=0, lt=1, description="probability with which unchanged code passes")
+    level: float = Field(0.95, gt=0, lt=1, description="probability with which unchanged code passes")
+    ceiling: float = Field(
+        10.0,
+        gt=0,
+        description="widest margin in percentage points with which a comparison counts; a wider one is inconclusive, "
+        "and `accept` refuses the baseline",
+    )
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> "Gate":
+        if self.primary in self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("a metric is stated once: primary, or one of metrics")
+        return self
+
+    def all_metrics(self) -> list[str]:
+        """Return the primary metric and the others."""
+        return [self.primary, *self.metrics]
 
     def concerns(self, run: str) -> bool:
         """Tell whether the run's numbers are compared with the baseline."""
         return self.against == "accepted" and (self.runs is None or run in self.runs)
-
-
-class Reported(Spec):
-    """A number from a paper, or the reason why there is none.
-
-    Noise does not widen the tolerance: if two standard errors of the mean exceed it, the verdict is `inconclusive`,
-    and a number that gates fails the gate unless its verdict is `pass`.
-    """
-
-    label: str | None = Field(None, description="the paper's name of the run; the run's key stays snake_case")
-    value: float | None = Field(None, ge=0, le=100, description="the reported number, in percent")
-    metric: MetricPath | None = Field(None, description="metric path of the number, e.g. clt.accuracy.all")
-    tolerance: float | None = Field(
-        None, gt=0, description="largest distance from the number that passes, above or below, in percentage points"
-    )
-    source: str | None = Field(None, description="paper and table of the number")
-    gates: bool = Field(False, description="the gate fails unless the measured mean is within the tolerance")
-    why: str | None = Field(None, description="why there is no value, or why it does not gate")
-
-    @model_validator(mode="after")
-    def _check_complete(self) -> "Reported":
-        if self.value is not None and not (self.metric and self.tolerance and self.source):
-            raise ValueError("a reported value needs metric, tolerance and source")
-        if self.value is not None and not self.gates and not self.why:
-            raise ValueError("a number that does not gate needs a reason: why")
-        if self.gates and self.value is None:
-            raise ValueError("gates: true needs a value")
-        return self
-
-
-class SharedReported(Spec):
-    """Defaults for the `reported` blocks of all runs."""
-
-    metric: MetricPath | None = Field(None, description="metric path of the reported values")
-    tolerance: float | None = Field(None, gt=0, description="tolerance of the reported values, in percentage points")
-    why: str | None = Field(None, description="why there is no value, for runs that have none")
-
-    def fill(self, reported: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a run's `reported` block with these defaults filled in."""
-        shared = self.model_dump(exclude_none=True)
-        # `why` explains a missing value; the other two describe a value
-        taken = ("why",) if reported.get("value") is None else ("metric", "tolerance")
-        return {key: value for key, value in shared.items() if key in taken} | dict(reported)
-
-
-def summarise(reported: Reported, *cells: Mapping[str, Any]) -> dict[str, Any]:
-    """Return mean and std of every metric over the seeds of one run, and the verdict on its reported number.
-
-    cells: the metrics of each seed.
-    """
-    cell_metrics = [flatten(cell["protocols"]) for cell in cells]
-    _require_same_metrics(cells, cell_metrics)
-    table = {
-        key: {
-            "mean": float(np.mean(values)),
-            "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            "values": values,
-        }
-        for key in cell_metrics[0]
-        for values in [[metrics[key] for metrics in cell_metrics]]
-    }
-    return {
-        "run": cells[0]["cell"].rsplit(".", 2)[1],
-        "n": len(cells),
-        "seeds": [cell["seed"] for cell in cells],
-        "data": sorted({cell["data"] for cell in cells}),
-        "code": sorted({cell["code"] for cell in cells}),
-        "metrics": table,
-        "reported": compare_with_reported(reported, table, len(cells)),
-    }
-
-
-def _require_same_metrics(cells: Sequence[Mapping[str, Any]], cell_metrics: Sequence[Mapping[str, float]]) -> None:
-    """Raise Refused if seeds have different metrics: some were measured by other code."""
-    every = {key for metrics in cell_metrics for key in metrics}
-    for cell, metrics in zip(cells, cell_metrics, strict=True):
-        if missing := sorted(every - set(metrics)):
-            benchmark = cell["cell"].partition(".")[0]
-            raise Refused(
-                f"{cell['cell']} has no {', '.join(missing[:5])}, which other seeds have: measure all of them again, "
-                f"kedro run --pipeline={benchmark} --tags=evaluate"
-            )
-
-
-def compare_with_reported(reported: Reported, table: Mapping[str, Mapping[str, Any]], n: int) -> dict[str, Any]:
-    """Return the block with a verdict: pass, below, above, inconclusive, incomparable or unreported.
-
-    table: metric path -> mean and std over n seeds. A mean above the tolerance does not pass either: a leak of test
-    images into training looks like success.
-    """
-    result: dict[str, Any] = reported.model_dump()
-    if reported.value is None or reported.tolerance is None or reported.metric is None:
-        return result | {"verdict": "unreported"}
-    if reported.metric not in table:
-        return result | {"verdict": "incomparable", "reason": f"no metric {reported.metric}"}
-    measured = table[reported.metric]
-    delta = measured["mean"] - reported.value
-    if not np.isfinite(delta):
-        return result | {"verdict": "incomparable", "reason": f"{reported.metric} is {measured['mean']}"}
-    # one seed has no standard error, so it never confirms a number
-    error = 2 * measured["std"] / np.sqrt(n) if measured["std"] is not None else np.inf
-    if error > reported.tolerance:
-        verdict = "inconclusive"
-    else:
-        verdict = "below" if delta < -reported.tolerance else "above" if delta > reported.tolerance else "pass"
-    return result | {"delta": delta, "verdict": verdict}
 
 
 def judge(
@@ -146,142 +64,283 @@ def judge(
     accepted: Mapping[str, Any] | None,
     gate: Gate,
     evaluation: Evaluation,
+    state: Mapping[str, Any],
     *summaries: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the verdict: a row for each run and gated metric, and whether the gate passes.
 
-    accepted: content of conf/accepted/<benchmark>.json, or None. summaries: see `summarise`, one for each run.
+    accepted: content of conf/accepted/<benchmark>.json, or None. state: see `ltpipe.state`. summaries: see
+    `ltpipe.evaluation.summary`, one for each run. Raises Refused if the cells are not of this state, or if the accepted
+    file is not what `accept` wrote.
     """
-    margin_of: Mapping[str, float | None] = dict.fromkeys(gate.metrics)
-    judged = [s for s in summaries if gate.concerns(s["run"])]
-    if accepted is not None:  # a run that does not gate must not widen the margins of the others
-        accepted = {**accepted, "runs": {run: e for run, e in accepted["runs"].items() if gate.concerns(run)}}
-    obstacle = _find_obstacle(accepted, gate, judged)
-    if judged and obstacle is None and accepted is not None and accepted["runs"]:
-        # the run with the fewest seeds has the noisiest mean; its margin is used for all runs
-        margin_of = accepted_margins(manifest, accepted, gate, evaluation, min(s["n"] for s in judged))
-    rows = [
-        _compare_with_accepted(summary, metric, accepted, margin_of[metric], gate, obstacle)
-        for summary in summaries
-        for metric in _gated_metrics(summary, gate, accepted)
-    ]
-    missing = sorted(set((accepted or {}).get("runs", {})) - {s["run"] for s in summaries})
-    failed = [r for r in rows if r["verdict"] not in PASSING]
+    check_cells(state, (cell for summary in summaries for cell in summary["cells"]))
+    baseline = None if accepted is None else read_accepted(accepted, state["benchmark"])
+    compared = compare_with_accepted(manifest, baseline, gate, evaluation, summaries)
     papers = [s for s in summaries if s["reported"]["gates"] and s["reported"]["verdict"] not in PASSING]
+    failed = [*compared.pop("failed"), *(_describe_reported(s) for s in papers)]
     return {
-        "passes": not failed and not papers,
-        "against": gate.against,
+        **compared,
+        "state": {key: value for key, value in state.items() if key != "cells"},
+        "baseline": gate.against if gate.against == "nothing" else "accepted" if baseline else "none",
+        "passes": not failed,
+        "failed": failed,
         "level": gate.level,
-        "accepted_reason": (accepted or {}).get("reason"),
-        "rows": rows,
-        # an obstacle makes every row incomparable for the same reason: say it once
-        "failed": ([obstacle] if obstacle else [_describe_row(r) for r in failed])
-        + [_describe_reported(s) for s in papers],
-        "accepted_but_not_run": missing,
+        "primary": gate.primary,
+        "accepted_reason": baseline.reason if baseline else None,
+        "retired": baseline.retired if baseline else {},
+        "settings": _changed_settings(baseline, gate, summaries) if baseline else [],
         "summaries": list(summaries),
     }
 
 
-def _gated_metrics(summary: Mapping[str, Any], gate: Gate, accepted: Mapping[str, Any] | None) -> list[str]:
-    """Return the gated metrics of the protocols that evaluate the run, now or when it was accepted.
-
-    If there are none, return all gated metrics: the run is then incomparable, instead of passing without a comparison.
-    """
-    before = (accepted or {}).get("runs", {}).get(summary["run"], {}).get("mean", {})
-    protocols = {key.split(".")[0] for key in (*summary["metrics"], *before)}
-    return [metric for metric in gate.metrics if metric.split(".")[0] in protocols] or gate.metrics
+def compare_with_accepted(
+    manifest: Table,
+    baseline: Accepted | None,
+    gate: Gate,
+    evaluation: Evaluation,
+    summaries: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return rows, failed (a line for each reason to fail), together, and power: what the gate would see."""
+    obstacle = _find_obstacle(baseline, gate, manifest, summaries)
+    if obstacle is None and baseline is not None:
+        check_bits(baseline, manifest, evaluation)
+    rows = [
+        _blank_row(summary, metric, gate, baseline, obstacle)
+        for summary in summaries
+        for metric in _gated_metrics(summary, gate, baseline)
+    ]
+    judged = [row for row in rows if row["verdict"] is None]
+    result: dict[str, Any] = {"rows": rows, "together": None, "power": None, "failed": [obstacle] if obstacle else []}
+    if judged and baseline is not None:
+        result |= _judge_rows(judged, baseline, gate, manifest, evaluation, summaries)
+    if not obstacle:  # an obstacle makes every row incomparable for the same reason: say it once
+        result["failed"] = [*_missing_runs(baseline, gate, summaries), *_describe_failed(rows, result["together"])]
+    return result
 
 
 def _find_obstacle(
-    accepted: Mapping[str, Any] | None, gate: Gate, summaries: Sequence[Mapping[str, Any]]
+    baseline: Accepted | None, gate: Gate, manifest: Table, summaries: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """Return why no number at all can be compared with the baseline, or None."""
     if gate.against == "nothing":
         return None
-    if accepted is None:
-        return (
-            "no accepted baseline: look at the report, then ltpipe accept BENCHMARK --reason, and judge again "
-            "(--tags=judge,gate)"
-        )
-    if not summaries:
-        return None
+    if baseline is None:
+        return "there is no accepted baseline yet, so nothing was compared"
     data = sorted({d for s in summaries for d in s["data"]})
-    if data != [accepted["data"]]:
-        return f"measured on data {' '.join(data)}, accepted on {accepted['data']}"
-    if any(len(run["seeds"]) < 2 for run in accepted["runs"].values()):
-        return "the accepted baseline has one seed: its noise is unknown, accept at least two"
+    if data != [baseline.data]:
+        return f"measured on data {' '.join(data)}, accepted on {baseline.data}"
     return None
 
 
-def accepted_margins(
-    manifest: Table, accepted: Mapping[str, Any], gate: Gate, evaluation: Evaluation, seeds: int
-) -> dict[str, float]:
-    """Return the margin of each gated metric in percentage points, simulated from the accepted correctness bits.
+def _missing_runs(baseline: Accepted | None, gate: Gate, summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each run that was accepted, is not run now, and was not retired."""
+    if baseline is None or gate.against == "nothing":
+        return []
+    gone = sorted(set(baseline.runs) - {s["run"] for s in summaries})
+    name = baseline.benchmark
+    return [
+        f"{run} was accepted and is not run any more: run it, or say why not, "
+        f'ltpipe accept {name} --retire {run} --reason "..."'
+        for run in gone
+    ]
 
-    seeds: how many seeds the candidate has.
+
+def _gated_metrics(summary: Mapping[str, Any], gate: Gate, baseline: Accepted | None) -> list[str]:
+    """Return the gated metrics of the protocols that evaluate the run, now or when it was accepted.
+
+    If there are none, return all gated metrics: the run is then incomparable, instead of passing without a comparison.
     """
-    sums: dict[str, dict[str, np.ndarray]] = {run: {} for run in accepted["runs"]}
-    sizes, smallest = {}, {}
-    # All test splits number the sources in the same way, so that a drawn source counts in each of them.
-    numbers = {
-        source: i for i, source in enumerate(sorted(manifest.loc[manifest["role"] == "test", "source"].unique()))
-    }
-    for metric in gate.metrics:
-        protocol, _, part = metric.split(".")
-        split = evaluation.protocols[protocol].test
-        rows = manifest[manifest["split"] == split].sort_values("id")  # the order of the accepted bits
-        member = np.ones(len(rows), bool) if part == "all" else (rows["group"] == part).to_numpy()
-        clusters = rows["source"].map(numbers).to_numpy()
-        sizes[metric] = np.bincount(clusters[member], minlength=len(numbers)).astype(float)
-        smallest[metric] = 100 / member.sum()
-        for run, entry in accepted["runs"].items():
-            bits = [unpack_bits(s["correct"][split], len(rows)) for s in entry["seeds"].values()]
-            sums[run][metric] = cluster_sums(np.stack(bits), member, clusters, len(numbers))
-    freedom = sum(len(entry["seeds"]) - 1 for entry in accepted["runs"].values())
-    return margins(simulate(sums, sizes, seeds), freedom, smallest, gate.level)
+    before = _accepted_mean(baseline, summary["run"])
+    protocols = {key.split(".")[0] for key in (*summary["metrics"], *before)}
+    return [metric for metric in gate.all_metrics() if metric.split(".")[0] in protocols] or gate.all_metrics()
 
 
-def _compare_with_accepted(
-    summary: Mapping[str, Any],
-    metric: str,
-    accepted: Mapping[str, Any] | None,
-    margin: float | None,
-    gate: Gate,
-    obstacle: str | None,
+def _accepted_mean(baseline: Accepted | None, run: str) -> Mapping[str, float]:
+    return baseline.runs[run].mean if baseline is not None and run in baseline.runs else {}
+
+
+def _blank_row(
+    summary: Mapping[str, Any], metric: str, gate: Gate, baseline: Accepted | None, obstacle: str | None
 ) -> dict[str, Any]:
-    """Return the row of one run and metric, with its verdict. obstacle: why nothing can be compared, or None."""
+    """Return the row of one run and metric; its verdict is None if it can be compared."""
     measured = summary["metrics"].get(metric)
-    row = {"run": summary["run"], "metric": metric, "n": summary["n"], "margin": margin}
-    row |= {"mean": measured["mean"] if measured else None, "std": measured["std"] if measured else None}
+    row: dict[str, Any] = {"run": summary["run"], "metric": metric, "n": summary["n"]}
+    row |= {key: measured[key] if measured else None for key in ("mean", "std")}
+    row |= dict.fromkeys(("accepted", "accepted_n", "delta", "margin", "sees"))
     if not gate.concerns(summary["run"]):
         return row | {"verdict": "not judged"}
-    before = (accepted or {}).get("runs", {}).get(summary["run"], {}).get("mean", {})
-    reason = obstacle or _why_incomparable(measured, metric, before)
-    if reason is not None or measured is None or margin is None:
-        return row | {"verdict": "incomparable", "reason": reason}
-    delta = measured["mean"] - before[metric]
-    verdict = "regressed" if delta < -margin else "improved" if delta > margin else "pass"
-    return row | {"accepted": before[metric], "delta": delta, "verdict": verdict}
+    reason = obstacle or _why_incomparable(measured, metric, summary["run"], baseline)
+    return row | ({"verdict": "incomparable", "reason": reason} if reason else {"verdict": None})
 
 
-def _why_incomparable(measured: Mapping[str, Any] | None, metric: str, accepted: Mapping[str, float]) -> str | None:
-    """Return why this number cannot be compared, or None. accepted: metric path -> mean, empty for a new run."""
+def _why_incomparable(
+    measured: Mapping[str, Any] | None, metric: str, run: str, baseline: Accepted | None
+) -> str | None:
+    """Return why this number cannot be compared, or None."""
+    before = _accepted_mean(baseline, run)
     if measured is None:
         return f"{metric} was not measured"
     if not np.isfinite(measured["mean"]):
         return f"{metric} is {measured['mean']}"
-    if not accepted:
+    if not before:
         return "the run was never accepted: run ltpipe accept"
-    return None if metric in accepted else f"{metric} was never accepted: run ltpipe accept"
+    if metric not in before:
+        return f"{metric} was never accepted: run ltpipe accept"
+    if baseline is not None and baseline.runs[run].n < 2:
+        return "one accepted seed, whose noise is unknown: accept at least two"
+    return None
+
+
+def _judge_rows(
+    rows: Sequence[dict[str, Any]],
+    baseline: Accepted,
+    gate: Gate,
+    manifest: Table,
+    evaluation: Evaluation,
+    summaries: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Fill the rows in, and return what is said of all of them together, and what the gate would see."""
+    columns = [
+        Column(row["run"], row["metric"], _sign(row["metric"]), _one_image(row["metric"], manifest, evaluation))
+        for row in rows
+    ]
+    accepted, candidate = _values(columns, baseline, summaries)
+    single, together = compare_all(accepted, candidate, columns, gate.primary, gate.level)
+    seeds = min(int(n) for n in (~np.isnan(candidate)).sum(axis=0))
+    known = accepted[~np.isnan(accepted).all(axis=1)]
+    power = find_power(known, seeds, columns, gate.primary, gate.level, SHOWN_FALLS)
+    risks, _ = share_risk(columns, gate.primary, 1 - gate.level)
+    for k, row in enumerate(rows):
+        fall, margin = float(single.fall[k]), float(single.margin[k])
+        row |= {"accepted": row["mean"] + columns[k].sign * fall, "accepted_n": baseline.runs[row["run"]].n}
+        row |= {"delta": -columns[k].sign * fall, "margin": margin, "sees": float(power.smallest[k])}
+        row |= _verdict(row, fall, gate, accepted[:, k], float(risks[k]), _guessing(row["metric"], manifest))
+    return {
+        "together": _together(together),
+        "power": {"seeds": seeds, "false_alarms": power.false_alarms, "caught": [*power.caught.items()]},
+    }
+
+
+def _sign(metric: str) -> int:
+    return 1 if higher_is_better(metric) else -1
+
+
+def _one_image(metric: str, manifest: Table, evaluation: Evaluation) -> float:
+    """Return the share of one image of the metric's part of the test split, in percentage points."""
+    place = parse_path(metric)
+    rows = manifest[manifest["split"] == evaluation.protocols[place.protocol].test]
+    member = rows["group"] == place.part if place.part in GROUPS else rows["group"].notna()
+    return 100 / max(int(member.sum()), 1)
+
+
+def _guessing(metric: str, manifest: Table) -> float:
+    """Return the value that a guessing model has, or 0 where that is not known; -inf if a smaller value is better."""
+    if not higher_is_better(metric):
+        return -np.inf
+    return 100 / manifest["label"].nunique() if parse_path(metric).metric in ("accuracy", "recall") else 0.0
+
+
+def _values(
+    columns: Sequence[Column], baseline: Accepted, summaries: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return accepted and measured values, S x K each, aligned by the seeds' numbers; nan where there is none."""
+    measured = {
+        (s["run"], metric, seed): value
+        for s in summaries
+        for metric, spread in s["metrics"].items()
+        for seed, value in zip(s["seeds"], spread["values"], strict=True)
+    }
+    accepted = {
+        (run, metric, seed.seed): value
+        for run, entry in baseline.runs.items()
+        for seed in entry.seeds.values()
+        for metric, value in seed.metrics.items()
+    }
+    seeds = sorted({seed for c in columns for run, metric, seed in (*measured, *accepted) if (run, metric) == c[:2]})
+    tables = ([[of.get((*c[:2], seed), np.nan) for c in columns] for seed in seeds] for of in (accepted, measured))
+    before, after = (np.array(table, float) for table in tables)
+    return before, after
+
+
+def _verdict(
+    row: Mapping[str, Any], fall: float, gate: Gate, accepted: np.ndarray, risk: float, guessing: float
+) -> dict[str, Any]:
+    """Return the verdict on one comparison, with a reason if it is inconclusive."""
+    if fall > row["margin"]:
+        return {"verdict": "regressed"}
+    if row["margin"] > gate.ceiling:
+        return {
+            "verdict": "inconclusive",
+            "reason": f"the margin is wider than {gate.ceiling:g} points (gate.ceiling); "
+            + _describe_seeds(seeds_needed(accepted, risk, gate.ceiling)),
+        }
+    if row["accepted"] - row["margin"] <= guessing:
+        room = row["accepted"] - guessing
+        return {
+            "verdict": "inconclusive",
+            "reason": f"the margin is so wide that a guessing model would pass ({guessing:.2f}); "
+            + _describe_seeds(seeds_needed(accepted, risk, room) if room > 0 else None),
+        }
+    return {"verdict": "pass"}
+
+
+def seeds_needed(accepted: np.ndarray, risk: float, ceiling: float) -> int | None:
+    """Return with how many seeds, accepted and measured, the margin would not exceed `ceiling`; None: too many.
+
+    accepted: values of the accepted seeds, S, nan where there is none. The seeds are taken to vary as these do.
+    """
+    deviation = float(accepted[~np.isnan(accepted)].std(ddof=1))
+    enough = (k for k in range(2, MOST_SEEDS) if spread_margin(deviation, k, k, risk) <= ceiling)
+    return next(enough, None)
+
+
+def _describe_seeds(count: int | None) -> str:
+    if count is None:
+        return f"{MOST_SEEDS} seeds would not be enough: the metric cannot gate here"
+    return f"about {count} seeds of the baseline and as many of the candidate would do"
+
+
+def _together(falls: Falls | None) -> dict[str, Any] | None:
+    """Return the row of all comparisons together, in standard deviations of the accepted seeds."""
+    if falls is None or np.isnan(falls.margin[0]):
+        return None
+    fall, margin = float(falls.fall[0]), float(falls.margin[0])
+    return {"delta": -fall, "margin": margin, "verdict": "regressed" if fall > margin else "pass"}
+
+
+def _changed_settings(baseline: Accepted, gate: Gate, summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each way in which the gate differs from the one that the baseline was accepted with."""
+    now = gate.model_dump(mode="json")
+    lines = [
+        f"gate.{key}: {now[key]}, when accepted {baseline.gate.get(key)}"
+        for key in now
+        if now[key] != baseline.gate.get(key)
+    ]
+    for summary in summaries:
+        entry = baseline.runs.get(summary["run"])
+        if entry is not None and summary["n"] != entry.n:
+            lines.append(f"{summary['run']}: {summary['n']} seeds, when accepted {entry.n}")
+    return lines
+
+
+def _describe_failed(rows: Sequence[Mapping[str, Any]], together: Mapping[str, Any] | None) -> list[str]:
+    lines = [_describe_row(row) for row in rows if row["verdict"] not in PASSING]
+    if together is not None and together["verdict"] not in PASSING:
+        lines.append(
+            f"all comparisons together: on average {-together['delta']:.2f} accepted standard deviations below, "
+            f"margin {together['margin']:.2f}"
+        )
+    return lines
 
 
 def _describe_row(row: Mapping[str, Any]) -> str:
     """Return a failed comparison with the baseline as one line."""
-    if row["verdict"] == "incomparable":
-        return f"{row['run']} {row['metric']}: incomparable, {row['reason']}"
+    if row["verdict"] != "regressed":
+        return f"{row['run']} {row['metric']}: {row['verdict']}, {row['reason']}"
+    where = "below" if row["delta"] < 0 else "above"
     return (
-        f"{row['run']} {row['metric']}: {row['mean']:.2f} (n {row['n']}) is {-row['delta']:.2f} below the accepted "
-        f"{row['accepted']:.2f}, margin {row['margin']:.2f}"
+        f"{row['run']} {row['metric']}: {row['mean']:.2f} (n {row['n']}) is {abs(row['delta']):.2f} {where} the "
+        f"accepted {row['accepted']:.2f}, margin {row['margin']:.2f}"
     )
 
 
@@ -290,3 +349,9 @@ def _describe_reported(summary: Mapping[str, Any]) -> str:
     r = summary["reported"]
     why = r.get("reason") or f"measured {summary['metrics'][r['metric']]['mean']:.2f}, tolerance {r['tolerance']}"
     return f"{summary['run']} {r['metric']}: {r['verdict']} the reported {r['value']} ({why})"
+
+
+def require_visible(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise Refused if a comparison would be inconclusive: such a baseline lets everything pass."""
+    if blind := [_describe_row(row) for row in rows if row["verdict"] == "inconclusive"]:
+        raise Refused("the gate would not see with this baseline:\n" + "\n".join(f"  {line}" for line in blind))

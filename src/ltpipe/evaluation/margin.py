@@ -58,6 +58,14 @@ def compare(accepted: np.ndarray, candidate: np.ndarray, risk: float, smallest: 
     return Falls(fall, np.maximum(margin, smallest), np.where(closer, paired_error, error))
 
 
+def spread_margin(deviation: float, known: int, seeds: int, risk: float) -> float:
+    """Return the margin that `seeds` candidate seeds have against `known` accepted ones, without the other runs' help.
+
+    deviation: standard deviation of the accepted seeds.
+    """
+    return float(_quantile(np.array(known - 1), np.array(risk))) * deviation * float(np.sqrt(1 / known + 1 / seeds))
+
+
 def moderate(variances: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the variances of runs after borrowing from one another, and their degrees of freedom; ... x G each.
 
@@ -109,7 +117,9 @@ def together(accepted: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, n
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = np.where(spread > 0, 1 / spread, 0.0)
         scale = np.maximum((weight > 0).sum(axis=-1, keepdims=True), 1)
-        sums = [(np.where(weight > 0, values, 0.0) * weight).sum(axis=-1, keepdims=True) for values in (accepted, candidate)]
+        sums = [
+            (np.where(weight > 0, values, 0.0) * weight).sum(axis=-1, keepdims=True) for values in (accepted, candidate)
+        ]
     return sums[0] / scale, sums[1] / scale
 
 

@@ -13,8 +13,20 @@ from ltpipe.config.spec import Refused, Spec, load_item, menu_names
 from ltpipe.evaluation.metrics import ALL, MENU, has_parts
 from ltpipe.evaluation.metrics.ece import reliability
 from ltpipe.evaluation.metrics.precision import class_precision
+from ltpipe.models.model import Model
+from ltpipe.recipe.cell import identity, require_cell
 from ltpipe.recipe.run import Run
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.identity import digest, digest_blocks
+from ltpipe.storage.manifest import KEPT, fingerprint
+from ltpipe.storage.provenance import code_version
 from ltpipe.storage.table import Table
+
+# The code that turns a checkpoint into metrics, with the modules that the parameters name.
+MEASURING = frozenset({__name__, "ltpipe.serving.export", "ltpipe.serving.session"})
+# what the metrics and the details of a cell say of the cell
+IDENTITY = ("cell", "seed", "data", "code", "recipe")
+COPIED = (*IDENTITY, "checkpoint", "started_from", "provider")
 
 
 class Protocol(Spec):
@@ -73,29 +85,72 @@ def _protocol_details(rows: Table, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"classes": per_class, "confusion": matrix.tolist(), "reliability": bins}
 
 
-def measure(predictions: Table, evaluation: Evaluation, run: Run) -> tuple[dict[str, Any], dict[str, Any], Table]:
+def measured_by(evaluation: Evaluation, parity: Any) -> str:
+    """Return a digest of what turns a checkpoint into metrics: the code of export and evaluate, and their parameters.
+
+    parity: the block `parity`, as a Spec or as the mapping of its values.
+    """
+    blocks = {"evaluate": evaluation, "parity": parity}
+    return digest({"code": code_version(MEASURING | evaluation.modules()), "parameters": digest_blocks(blocks)})
+
+
+def measure(
+    predictions: Table,
+    manifest: Table,
+    evaluation: Evaluation,
+    parity: Any,
+    run: Run,
+    schedule: Schedule,
+    model: Model,
+    seed: int,
+    *,
+    cell: str,
+) -> tuple[dict[str, Any], dict[str, Any], Table]:
     """Return metrics and details (for the figures) of every protocol of the run's training split, and a class table.
 
     The model's provenance is read from predictions.attrs["facts"]; part of it is copied into the metrics. Raises
-    Refused if no protocol trains on the run's split, or if a protocol's test split has no images.
+    Refused if the predictions are not of this cell, code, recipe and manifest, if their images are not exactly the
+    manifest's val and test images, if no protocol trains on the run's split, or if a test split has no images.
     """
-    import pandas as pd
-
     facts = predictions.attrs["facts"]
+    require_cell("the table of predictions", facts, identity(cell, run, schedule, model, seed))
+    _require_images(predictions, manifest, cell)
     test_splits = {name: p.test for name, p in evaluation.protocols.items() if p.train == run.split}
     if not test_splits:
         valid = sorted({p.train for p in evaluation.protocols.values()})
         raise Refused(f"no protocol trains on {run.split!r}; protocols train on: {', '.join(valid)}")
-    metrics = {k: facts[k] for k in ("cell", "seed", "data", "code", "provider")} | {"protocols": {}}
-    details: dict[str, Any] = {"cell": facts["cell"], "classes": facts["classes"], "protocols": {}}
+    metrics = {key: facts[key] for key in COPIED} | {"measured": measured_by(evaluation, parity), "protocols": {}}
+    details: dict[str, Any] = {key: facts[key] for key in IDENTITY} | {"classes": facts["classes"], "protocols": {}}
     for name, test in test_splits.items():
         rows = predictions[predictions["split"] == test]
         if rows.empty:
             raise Refused(f"protocol {name}: the manifest has no image in split {test!r}")
         metrics["protocols"][name] = split_metrics(rows, len(facts["classes"]))
         details["protocols"][name] = _protocol_details(rows, facts)
+    return metrics, details, _class_table(details)
+
+
+def _require_images(predictions: Table, manifest: Table, cell: str) -> None:
+    """Raise Refused unless the predictions are for this manifest's val and test rows, each once, with its labels."""
+    rows = manifest.loc[manifest["role"] != "train", list(KEPT)].sort_values("id", ignore_index=True)
+    found = predictions[list(KEPT)].sort_values("id", ignore_index=True)
+    data = predictions.attrs["facts"]["data"].split("-")[0]
+    if data != fingerprint(manifest) or not rows.astype(str).equals(found.astype(str)):
+        missing, other = set(rows["id"]) - set(found["id"]), set(found["id"]) - set(rows["id"])
+        raise Refused(
+            f"{cell}: the predictions are not those for this manifest: {len(missing)} images have none, {len(other)} "
+            f"are unknown, {len(found) - found['id'].nunique()} come twice; data {data}, manifest "
+            f"{fingerprint(manifest)}. Predict again: kedro run --pipeline={cell.split('.')[0]} --tags=evaluate"
+        )
+
+
+def _class_table(details: Mapping[str, Any]) -> Table:
+    """Return a row for each protocol and class, with the identity of the cell in every row."""
+    import pandas as pd
+
     tables = [pd.DataFrame(d["classes"]).assign(protocol=name) for name, d in details["protocols"].items()]
-    return metrics, details, pd.concat(tables, ignore_index=True)
+    identity_columns = {key: details[key] for key in ("cell", "recipe", "code", "data")}
+    return pd.concat(tables, ignore_index=True).assign(**identity_columns)
 
 
 def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, float]:

@@ -8,9 +8,11 @@ from typing import Any
 
 from ltpipe.evaluation import plots
 from ltpipe.evaluation.claims import Claims, check_claims
+from ltpipe.recipe.cell import require_cell
 from ltpipe.storage.table import Table
 
 NONE = "-"  # a number that does not exist
+SHOWN = ("cell", "recipe", "code", "data")  # what details and training logs say of their cell
 
 
 def report(
@@ -18,49 +20,66 @@ def report(
 ) -> dict[str, bytes]:
     """Return file name -> content. cells: details (dicts) and training logs (tables) of every run and seed.
 
-    Details and logs come in the same order of cells; Kedro passes them as one list.
+    Both come in the order of the cells that were judged; Kedro passes them as one list. Raises Refused if one of them
+    is of another cell, recipe, code or data than the metrics that were judged.
     """
+    summaries = verdict["summaries"]
     details = [cell for cell in cells if isinstance(cell, Mapping)]
     logs = [cell for cell in cells if not isinstance(cell, Mapping)]
-    names = [detail["cell"] for detail in details]
-    figures = plots.render(verdict["summaries"], details, dict(zip(names, logs, strict=True)))
-    text = render_markdown(
-        names[0].split(".")[0], verdict, validation, check_claims(claims, verdict["summaries"]), list(figures)
-    )
+    judged = [{key: cell[key] for key in SHOWN} for summary in summaries for cell in summary["cells"]]
+    for asked, detail, log in zip(judged, details, logs, strict=True):
+        require_cell("the details", detail, asked)
+        require_cell("the training log", log.iloc[0].to_dict(), asked)
+    names = [cell["cell"] for cell in judged]
+    figures = plots.render(summaries, details, dict(zip(names, logs, strict=True)))
+    text = render_markdown(verdict, validation, check_claims(claims, summaries), list(figures))
     return {"report.md": text.encode(), **figures}
 
 
 def render_markdown(
-    benchmark: str,
     verdict: Mapping[str, Any],
     validation: Mapping[str, Any],
     claims: Sequence[Mapping[str, Any]],
     figures: Sequence[str],
 ) -> str:
     """Return the report's text. figures: file names of the figures, which lie beside it."""
-    summaries = verdict["summaries"]
-    data = sorted({d for s in summaries for d in s["data"]})
+    summaries, state = verdict["summaries"], verdict["state"]
     checks = validation["expectations"]
-    state = "passes" if verdict["passes"] else "FAILS"
-    if verdict["against"] == "nothing":
-        state = "judges nothing (gate.against: nothing)"
+    data = " ".join(sorted({d for s in summaries for d in s["data"]}))
     lines = [
-        f"# {benchmark}: the gate {state}",
+        f"# {state['benchmark']}: the gate {_outcome(verdict)}",
         "",
-        f"Data `{' '.join(data)}`: {validation['rows']} manifest rows, "
-        f"{sum(e['success'] for e in checks)} of {len(checks)} expectations hold.",
+        f"State `{state['digest']}`: parameters `{state['parameters']}`, data `{data}`, accepted baseline "
+        f"`{state['accepted']}`; the code of each run is in the table of runs.",
+        f"{validation['rows']} manifest rows, {sum(e['success'] for e in checks)} of {len(checks)} expectations hold.",
         *([""] + [f"* {line}" for line in verdict["failed"]] if verdict["failed"] else []),
+        *_settings_section(verdict),
         "",
         "## Gate",
         "",
         "Rates in percent; n seeds; delta and margin in percentage points. "
-        f"Unchanged code passes with probability {verdict['level']:g}.",
+        f"Unchanged code passes with probability {verdict['level']:g}. A fall as large as `sees` is caught four times "
+        "in five, even with other seeds.",
         "",
         *_table(
-            ["run", "metric", "reported", "accepted", "measured", "std", "n", "delta", "margin", "verdict"],
+            [
+                "run",
+                "metric",
+                "reported",
+                "accepted",
+                "n",
+                "measured",
+                "std",
+                "n",
+                "delta",
+                "margin",
+                "sees",
+                "verdict",
+            ],
             [_gate_row(row, summaries) for row in verdict["rows"]],
         ),
         "",
+        *_sight(verdict),
         *_claims_section(claims),
         "## Every metric",
         "",
@@ -78,6 +97,44 @@ def render_markdown(
         "",
     ]
     return "\n".join(lines)
+
+
+def _outcome(verdict: Mapping[str, Any]) -> str:
+    """Return what the title says of the gate."""
+    of_baseline = {
+        "nothing": "judges nothing (gate.against: nothing)",
+        "none": "has no accepted baseline yet",
+        "accepted": "passes" if verdict["passes"] else "FAILS",
+    }
+    return of_baseline[verdict["baseline"]]
+
+
+def _settings_section(verdict: Mapping[str, Any]) -> list[str]:
+    """Return how the gate differs from the one that the baseline was accepted with, and what was retired."""
+    retired = [f"{run} was retired: {reason}" for run, reason in verdict["retired"].items()]
+    lines = [*(f"changed since accepted: {line}" for line in verdict["settings"]), *retired]
+    return ["", *(f"* {line}" for line in lines)] if lines else []
+
+
+def _sight(verdict: Mapping[str, Any]) -> list[str]:
+    """Return the comparison of all numbers together, and the table of what the gate sees."""
+    lines = []
+    if (row := verdict["together"]) is not None:
+        lines += [
+            f"All comparisons together: {row['delta']:+.2f} accepted standard deviations on average, margin "
+            f"{row['margin']:.2f}: {row['verdict']}.",
+            "",
+        ]
+    if (power := verdict["power"]) is not None:
+        caught = [[f"{fall:g}", f"{100 * share:.0f} %"] for fall, share in power["caught"]]
+        lines += [
+            f"How often a model fails whose {verdict['primary']} is worse in every run, with {power['seeds']} other "
+            "seeds, simulated from the accepted seeds:",
+            "",
+            *_table(["points worse", "fails"], [["0", f"{100 * power['false_alarms']:.1f} %"], *caught]),
+            "",
+        ]
+    return lines
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -99,12 +156,14 @@ def _gate_row(row: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) ->
         row["run"],
         row["metric"],
         reported,
-        _number(row.get("accepted")),
+        _number(row["accepted"]),
+        NONE if row["accepted_n"] is None else str(row["accepted_n"]),
         _number(row["mean"]),
         _number(row["std"]),
         str(row["n"]),
-        _number(row.get("delta"), sign=True),
+        _number(row["delta"], sign=True),
         _number(row["margin"]),
+        _number(row["sees"]),
         verdict,
     ]
 

@@ -74,10 +74,10 @@ def _read_parameters(content: bytes, where: str) -> tuple[Run, Model]:
     """Return the parameter blocks from which the network was built; the checkpoint stores them."""
     from safetensors import SafetensorError
 
-    from ltpipe.storage.weights import unpack_weights
+    from ltpipe.storage.weights import unpack_facts
 
     try:
-        parameters = unpack_weights(content)[1]["parameters"]
+        parameters = unpack_facts(content)["parameters"]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise Refused(f"features: cannot read {where} as a checkpoint: {type(error).__name__}: {error}") from None
     return parse(Run, parameters["run"], f"{where}, run"), parse(Model, parameters["model"], f"{where}, model")

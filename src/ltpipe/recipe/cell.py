@@ -3,6 +3,7 @@
 Importable without torch.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ltpipe.models.model import Model
@@ -41,7 +42,7 @@ def recipe(run: Run, schedule: Schedule, model: Model) -> dict[str, Any]:
     return {name: block.model_dump(mode="json", exclude=SCRATCH) for name, block in blocks.items()}
 
 
-def require_cell(what: str, found: dict[str, Any], asked: dict[str, Any]) -> None:
+def require_cell(what: str, found: Mapping[Any, Any], asked: Mapping[str, Any]) -> None:
     """Raise Refused unless the facts of a cell's result are those that were asked for. what: e.g. "the checkpoint"."""
     cell = asked["cell"]
     remedy = f"Make it again: kedro run --pipeline={cell.split('.')[0]} --namespaces={cell}, or dvc repro"

@@ -16,7 +16,10 @@ from pydantic import Field
 
 from ltpipe.config.spec import Refused, Spec
 from ltpipe.models.model import Model
+from ltpipe.recipe.cell import identity, require_cell
 from ltpipe.recipe.run import Run, rebuild, untrained
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.identity import digest_bytes
 from ltpipe.storage.manifest import data_version
 from ltpipe.storage.table import Table
 
@@ -41,16 +44,28 @@ class ParityFailed(Refused):
 
 
 def export(
-    checkpoint: bytes, manifest: Table, images: np.ndarray, run: Run, model: Model, parity: Parity
+    checkpoint: bytes,
+    manifest: Table,
+    images: np.ndarray,
+    run: Run,
+    schedule: Schedule,
+    model: Model,
+    seed: int,
+    parity: Parity,
+    *,
+    cell: str,
 ) -> tuple[bytes, dict[str, Any]]:
     """Return the bytes of the ONNX model (the same for the same checkpoint) and the parity report.
 
     Raises ParityFailed if torch and onnxruntime disagree beyond `parity`; then no model is written. Raises Refused if
-    the checkpoint was trained on other data than `manifest` and `images` (uint8, N x H x W x 3).
+    the checkpoint is not of this cell, code and recipe, and of `manifest` and `images` (uint8, N x H x W x 3).
     """
+    from ltpipe.storage.weights import unpack_facts
+
+    asked = identity(cell, run, schedule, model, seed) | {"data": data_version(manifest, images)}
+    require_cell("the checkpoint", unpack_facts(checkpoint), asked)  # before weights of another network are loaded
     servable, facts = rebuild(checkpoint, run, model)
-    if facts["data"] != (data := data_version(manifest, images)):
-        raise Refused(f"the checkpoint was trained on data {facts['data']}, the manifest is {data}: train again")
+    facts |= {"checkpoint": digest_bytes(checkpoint)}
     size = images.shape[1]
     payload = to_onnx(servable, facts | {"image_size": size}, graph_of(run, model, facts["classes_counts"], size))
     # an image that is in several test splits has several rows in the manifest
@@ -59,7 +74,7 @@ def export(
     report = compare(servable, payload, chosen, parity)
     if not report["agrees"]:
         raise ParityFailed(f"{facts['cell']}: ONNX and torch disagree, no model is written: {json.dumps(report)}")
-    return payload, report
+    return payload, asked | report
 
 
 def to_onnx(servable: Any, facts: dict[str, Any], graph: Any) -> bytes:

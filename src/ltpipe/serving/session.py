@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 
 from ltpipe.config.spec import Refused
-from ltpipe.storage.manifest import data_version
+from ltpipe.models.model import Model
+from ltpipe.recipe.cell import identity, require_cell
+from ltpipe.recipe.run import Run
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.manifest import KEPT, class_names, data_version
 from ltpipe.storage.table import Table
 
 BATCH = 256  # images of one forward pass
@@ -87,20 +91,30 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def predict(model: bytes, manifest: Table, images: np.ndarray) -> Table:
+def predict(
+    onnx: bytes,
+    manifest: Table,
+    images: np.ndarray,
+    run: Run,
+    schedule: Schedule,
+    model: Model,
+    seed: int,
+    *,
+    cell: str,
+) -> Table:
     """Return a table with a row for each val and test row of the manifest, in its order.
 
     Columns: those of the manifest that the metrics need, predicted (class index), confidence (its probability, 0..1).
-    attrs["facts"]: the model's provenance, and the provider that ran it. Raises Refused if the model was trained on
-    other data than this manifest and images.
+    attrs["facts"]: the model's provenance, and the provider that ran it. Raises Refused if the model is not of this
+    cell, code and recipe, or not of this manifest, its classes and images (uint8, N x H x W x 3).
     """
-    session = open_session(model)
+    session = open_session(onnx)
     facts = read_facts(session)
-    if facts["data"] != (data := data_version(manifest, images)):
-        raise Refused(f"the model was trained on data {facts['data']}, the manifest is {data}: export again")
+    data = {"data": data_version(manifest, images), "classes": class_names(manifest)}
+    require_cell("the model", facts, identity(cell, run, schedule, model, seed) | data)
     rows = manifest[manifest["role"] != "train"]
     predicted, confidence = classify(session, images, rows["row"].to_numpy())
-    table = rows[["id", "source", "split", "label", "group", "attribute"]].reset_index(drop=True)
+    table = rows[list(KEPT)].reset_index(drop=True)
     table["predicted"], table["confidence"] = predicted, confidence
     table.attrs = {"facts": facts | {"provider": session.get_providers()[0]}}
     return table

@@ -21,12 +21,13 @@ def digest_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def digest_blocks(blocks: Mapping[str, Spec | None]) -> str:
-    """Return `digest` of parameter blocks by name."""
-    return digest({name: block and block.model_dump(mode="json") for name, block in blocks.items()})
+def digest_blocks(blocks: Mapping[str, Spec | Mapping[str, Any] | None]) -> str:
+    """Return `digest` of parameter blocks by name; a block is equal to the mapping of its values."""
+    plain = {name: block.model_dump() if isinstance(block, Spec) else block for name, block in blocks.items()}
+    return digest(plain)
 
 
-def require(what: str, found: Mapping[str, Any], asked: Mapping[str, Any], remedy: str) -> None:
+def require(what: str, found: Mapping[Any, Any], asked: Mapping[str, Any], remedy: str) -> None:
     """Raise Refused unless `found` has every value of `asked`; the message says what differs and ends with `remedy`.
 
     what: the result that carries `found`, e.g. "the checkpoint of digits_glt.ce.s0".

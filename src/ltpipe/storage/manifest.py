@@ -26,6 +26,8 @@ from ltpipe.config.spec import Spec
 from ltpipe.storage.table import Table
 
 COLUMNS = ("id", "image", "source", "file", "row", "label", "class_name", "role", "split", "group", "attribute")
+# the columns that predictions keep
+KEPT = ("id", "source", "split", "label", "group", "attribute")
 ROLES = ("train", "val", "test")
 GROUPS = ("many", "medium", "few")
 

@@ -17,7 +17,13 @@ def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> 
 
 def unpack_weights(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the weights and the metadata that `pack_weights` packed."""
+    return load(content), unpack_facts(content)
+
+
+def unpack_facts(content: bytes) -> dict[str, Any]:
+    """Return the metadata alone."""
     # safetensors.torch.load drops the metadata. A file starts with the header's length: 8 bytes, little-endian.
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    return load(content), json.loads(header["__metadata__"]["ltpipe"])
+    facts: dict[str, Any] = json.loads(header["__metadata__"]["ltpipe"])
+    return facts

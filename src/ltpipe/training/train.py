@@ -26,7 +26,6 @@ def train(
     model: Model,
     seed: int,
     start: bytes | None = None,
-    start_run: Run | None = None,
     *,
     cell: str,
     device: str = "auto",
@@ -34,10 +33,10 @@ def train(
     """Return the checkpoint (safetensors: weights, with provenance as metadata) and the log, a row for each epoch.
 
     images: uint8, N x H x W x 3. scratch: folder of the resume point, which is deleted when training has finished.
-    start, start_run: checkpoint of the run that `run.start_from` names, of the same seed, and that run's parameters.
+    start: checkpoint of the run that `run.start_from` names, of the same seed and data.
     cell: "<benchmark>.<run>.<seed's name>".
     Raises Refused if the split is unknown or empty, if the images are smaller than the network's, if the method needs
-    a training image of every class and a class has none, if `start` is of another state, or if the loss is not finite.
+    a training image of every class and a class has none, if `start` is another cell's, or if the loss is not finite.
     """
     import pandas as pd
     import torch
@@ -45,14 +44,13 @@ def train(
     from ltpipe.storage import weights
     from ltpipe.training import loop
 
-    whole, schedule = schedule, schedule.with_changes(run.schedule)
+    schedule = schedule.with_changes(run.schedule)
     if images.shape[1] < model.image:
         raise Refused(f"{cell}: packed images are of size {images.shape[1]}, smaller than model.image {model.image}")
     target = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
-    if start is not None and start_run is not None:
-        asked = identity(f"{cell.split('.')[0]}.{run.start_from}.{cell.split('.')[2]}", start_run, whole, model, seed)
-        require_cell("the checkpoint", weights.unpack_weights(start)[1], asked | {"data": facts["data"]})
+    if start is not None:
+        _require_start(weights.unpack_facts(start), facts, run)
     task = loop.Task(
         name=cell,
         run=run,
@@ -67,9 +65,16 @@ def train(
         start=weights.unpack_weights(start)[0] if start is not None else None,
     )
     final, history, method_facts = loop.fit(task)
-    return weights.pack_weights(final, facts | {"method": method_facts}), pd.DataFrame(
-        history or [{"epoch": 0}]
-    )  # a method may train nothing
+    log = pd.DataFrame(history or [{"epoch": 0}])  # a method may train nothing
+    log = log.assign(**{key: facts[key] for key in ("cell", "recipe", "code", "data")})
+    return weights.pack_weights(final, facts | {"method": method_facts}), log
+
+
+def _require_start(begun: dict[str, Any], facts: dict[str, Any], run: Run) -> None:
+    """Raise Refused unless a cell starts from the checkpoint of its start run with its seed, trained on its data."""
+    benchmark, _, seed = facts["cell"].split(".")
+    asked = {"cell": f"{benchmark}.{run.start_from}.{seed}", "seed": facts["seed"], "data": facts["data"]}
+    require_cell("the checkpoint", begun, asked)
 
 
 def provenance(

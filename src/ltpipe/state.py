@@ -1,0 +1,42 @@
+"""Node `state`: of what state results must be to be judged: the parameters, code, data and baseline that are there now.
+
+The judge compares every cell with it, the gate compares the verdict with it, and `ltpipe accept` both.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ltpipe.benchmark import Benchmark
+from ltpipe.data.identity import drawn_by
+from ltpipe.evaluation.measure import measured_by
+from ltpipe.recipe.cell import identity
+from ltpipe.storage.identity import digest, require
+
+
+def state(
+    parameters: Mapping[str, Any], data_identity: Mapping[str, Any], accepted: Any, *, benchmark: str
+) -> dict[str, Any]:
+    """Return what the results of a benchmark must be of, and a digest of it.
+
+    parameters: the whole benchmark. data_identity: of the manifest that is there; Refused if it is of other parameters
+    or code. accepted: content of the accepted baseline, or None.
+    """
+    spec = Benchmark.model_validate(parameters)
+    asked = drawn_by(spec.source, spec.split, spec.expect, spec.cluster)
+    remedy = f"Draw it again: kedro run --pipeline={benchmark} --tags=data, or dvc repro"
+    require(f"the manifest of {benchmark}", data_identity, asked, remedy)
+    common = {"data": data_identity["data"], "measured": measured_by(spec.evaluate, spec.parity)}
+    cells = {}
+    for run, row in spec.runs.items():
+        for seed in spec.seeds_of(run):
+            cell = f"{benchmark}.{run}.{seed}"
+            cells[cell] = identity(cell, row.train, spec.schedule, spec.model, spec.seeds[seed]) | common
+    starts = {
+        f"{benchmark}.{run}.{seed}": f"{benchmark}.{row.train.start_from}.{seed}"
+        for run, row in spec.runs.items()
+        for seed in spec.seeds_of(run)
+        if row.train.start_from
+    }
+    whole = {"benchmark": benchmark, "cells": cells, "starts": starts, "seeds": dict(spec.seeds)}
+    facts = {"parameters": digest(spec.model_dump(mode="json")), "accepted": digest(accepted)}
+    return whole | facts | {"digest": digest(whole | facts)}
