@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from ltpipe.benchmark import Benchmark, load
@@ -89,13 +90,41 @@ def _same_graph(name: str, built: Benchmark, merged: Benchmark, looks: bool) -> 
         )
 
 
+class MissingInputs:
+    """Say what is missing, and what makes it, before anything runs."""
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: Any) -> None:
+        """Raise Refused if a file that the pipeline reads, and does not make, is not there."""
+        for name in sorted(pipeline.inputs()):
+            dataset = catalog.get(name)
+            if getattr(dataset, "must_exist", False) and not dataset.path.exists():
+                reader = next(node for node in pipeline.nodes if name in node.inputs)
+                benchmark = str(reader.namespace).split(".")[0]
+                raise Refused(
+                    f"{name} is missing, which {reader.name} reads: it was not made yet, or a stage before it failed. "
+                    f"Run the stages before it too: kedro run --pipeline={benchmark}, or dvc repro ({dataset.path})"
+                )
+
+
+# tags of the stages whose results the verdict does not depend on, or that make it
+AFTER_ALL = {"parameters", "judge", "gate"}
+
+
 class StaleOutputs:
-    """Delete a node's outputs before it runs, as DVC does."""
+    """Delete a node's outputs before it runs, as DVC does, and the verdict that its old outputs led to.
+
+    A run that fails then leaves no verdict and no report, rather than those of the last run that did not.
+    """
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: Any) -> None:
-        """Delete the files and folders that the node is about to write."""
-        for name in node.outputs:
+        """Delete the files and folders that the node is about to write, and the verdict on the benchmark."""
+        stale = list(node.outputs)
+        if not node.tags & AFTER_ALL:
+            benchmark = str(node.namespace).split(".")[0]
+            stale += [f"{benchmark}.verdict", f"{benchmark}.report"]
+        for name in stale:
             path = getattr(catalog.get(name), "path", None)
             if path is not None and path.is_dir():
                 shutil.rmtree(path)

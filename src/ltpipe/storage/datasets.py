@@ -20,6 +20,8 @@ from ltpipe.storage.atomic import write_atomically
 class File(AbstractDataset[Any, Any]):
     """A file of bytes. A subclass adds a format by `decode` and `encode`; dvc_yaml.py reads `metadata`."""
 
+    must_exist = True  # a node that reads it cannot do without
+
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self.path = Path(filepath)
         self.metadata = metadata
@@ -67,6 +69,8 @@ class Json(File):
 
 class OptionalJson(Json):
     """Like Json, but loads None if the file does not exist."""
+
+    must_exist = False
 
     def load(self) -> Any:
         return super().load() if self.path.exists() else None
