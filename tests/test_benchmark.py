@@ -148,17 +148,61 @@ def test_a_metric_that_is_not_on_the_menu_is_refused_with_the_metrics(refusal, b
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("evaluate.protocols.clt", {"train": "train_glt", "test": "train_gtl"}),
+        ("evaluate.protocols.clt", {"train": "train_glt", "test": "test_gtl"}),
         ("evaluate.protocols.clt", {"train": "train_gtl", "test": "test_cbl"}),
     ],
 )
 def test_a_split_without_stated_counts_is_refused(refusal, path, value):
-    assert "splits that expect.class_counts does not state: ['train_gtl']" in refusal(path, value)
+    unknown = next(split for split in value.values() if split.endswith("gtl"))
+    assert f"splits that expect.class_counts does not state: ['{unknown}']" in refusal(path, value)
 
 
-@pytest.mark.parametrize("split", ["val", "test_gbl", "train_gtl"])
-def test_a_run_that_no_protocol_judges_is_refused_before_it_is_trained(refusal, split):
-    assert f"runs.ce.train.split: no protocol trains on '{split}'; " in refusal("runs.ce.train.split", split)
+def test_a_run_that_no_protocol_judges_is_refused_before_it_is_trained(refusal):
+    found = refusal("runs.ce.train.split", "train_gtl")
+    assert "runs.ce.train.split: no protocol trains on 'train_gtl'; " in found
+
+
+TRAINS, TESTS = "train splits: train_cbl, train_glt", "test splits: test_cbl, test_gbl"
+
+
+@pytest.mark.parametrize(
+    ("path", "split", "message"),
+    [
+        ("runs.ce.train.split", "test_cbl", f"test_cbl is no train split; {TRAINS}"),
+        ("runs.ce.train.split", "val", f"val is no train split; {TRAINS}"),
+        ("evaluate.protocols.clt.train", "test_cbl", f"test_cbl is no train split; {TRAINS}"),
+        ("evaluate.protocols.clt.train", "val", f"val is no train split; {TRAINS}"),
+        ("evaluate.protocols.clt.train", "training", f"training is no train split; {TRAINS}"),
+        ("evaluate.protocols.clt.test", "train_glt", f"train_glt is no test split; {TESTS}"),
+        ("evaluate.protocols.clt.test", "val", f"val is no test split; {TESTS}"),
+        ("evaluate.protocols.clt.test", "", f" is no test split; {TESTS}"),
+    ],
+)
+def test_a_split_of_another_role_is_refused_with_the_splits_of_the_right_one(refusal, path, split, message):
+    assert f"  (top): {path}: {message}" in refusal(path, split)
+
+
+def test_training_on_the_test_split_is_refused_where_protocol_and_runs_agree_on_it(tmp_path, content):
+    block = content["digits_glt"]
+    block["evaluate"] = {"protocols": {"clt": {"train": "test_cbl", "test": "test_cbl"}}}
+    block["runs"] = {"ce": {"train": {"method": "ce", "split": "test_cbl"}}}
+    block["gate"], block["claims"] = {"metrics": ["clt.accuracy.all"]}, []
+    assert f"evaluate.protocols.clt.train: test_cbl is no train split; {TRAINS}" in message(
+        tmp_path, yaml.safe_dump(content)
+    )
+
+
+@pytest.mark.parametrize("split", ["test-cbl", "tests", "holdout", "Test", "cbl_test", "trainval"])
+def test_a_split_whose_name_begins_with_no_role_is_refused(refusal, content, split):
+    counts = content["digits_glt"]["expect"]["class_counts"]
+    found = refusal("expect.class_counts", counts | {split: [1] * 10})
+    assert "expect.class_counts: a split is called train, val or test, alone or followed by _ and more" in found
+    assert found.endswith(f", not: {split}")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_benchmark_states_the_split_that_selects(name):
+    assert "val" in load(BASE, [name])[name].expect.class_counts
 
 
 def test_a_seed_of_a_run_that_is_not_there_is_refused_with_the_seeds(refusal):

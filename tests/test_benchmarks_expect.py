@@ -252,7 +252,7 @@ def test_a_manifest_is_admitted_and_is_refused_after_a_change_of_one_integer(nam
 
 @pytest.mark.skipif(not REAL, reason="LTPIPE_TINY_IMAGENET does not name the unpacked tiny-imagenet-200")
 @pytest.mark.parametrize(
-    ("name", "pinned"), [("tiny_imagenet_lt", "14c79045b7f34f95"), ("tiny_imagenet_lt_10", "cc2a331a6749c471")]
+    ("name", "pinned"), [("tiny_imagenet_lt", "d51b7b6ec3e08be4"), ("tiny_imagenet_lt_10", "fe47c6adb773e833")]
 )
 def test_the_real_tiny_imagenet_has_the_pinned_split_and_is_admitted(name, pinned, specs, tmp_path):
     spec = specs[name]

@@ -136,7 +136,7 @@ NULLS = {
     "file": (FILES,),
     "label": (CLASSES, GROUPS, ONE_NAME, RANKS),
     "class_name": (ONE_NAME,),
-    "split": (CLASSES, ATTRIBUTES),
+    "split": (CLASSES, ATTRIBUTES, ONE_ROLE),
     "group": (GROUPS,),
     "attribute": (ATTRIBUTES,),
 }
@@ -150,7 +150,8 @@ CORRUPTIONS = [
     Corruption("row above the last image", f"{BETWEEN} row", row_too_large, (ONE_ROW,)),
     Corruption("negative row", f"{BETWEEN} row", put("row", -1, split="val"), (ONE_ROW,)),
     Corruption("an image that shows another", ONE_ROW, another_image, violations=3),
-    Corruption("a split of two roles", ONE_ROLE, split_of_two_roles, violations=2),
+    Corruption("a split of two roles", ONE_ROLE, split_of_two_roles),
+    Corruption("test splits of role train", ONE_ROLE, everywhere("role", "train", role="test"), violations=2),
     Corruption(
         "label out of set", f"{IN_SET} label", put("label", 10, split="val"), (CLASSES, GROUPS, ONE_NAME, RANKS)
     ),

@@ -74,19 +74,19 @@ COCO = {"test": 10, "test_glt": 40, "val": 20, "largest": 150, "rho": 5, "train_
 LISTED = {"train": {"role": "train", "official": "train"}, "test": {"role": "test", "official": "test"}}
 # name: index, split, fingerprint of the manifest
 CASES = {
-    "longtail exponential": (images, tail(EXPONENTIAL, REST), "cd18801886a7bc06"),
-    "longtail seed 1": (images, tail(EXPONENTIAL, REST, seed=1), "d15426034e75be64"),
-    "longtail step": (images, tail({"shape": "step", "largest": 150, "rho": 10}, REST), "bac554d7e7c29b53"),
+    "longtail exponential": (images, tail(EXPONENTIAL, REST), "ca29253c92098d53"),
+    "longtail seed 1": (images, tail(EXPONENTIAL, REST, seed=1), "a1269fc757272025"),
+    "longtail step": (images, tail({"shape": "step", "largest": 150, "rho": 10}, REST), "74e00c504c567cbf"),
     "longtail pareto": (
         images,
         tail({"shape": "pareto", "largest": 150, "rho": 10, "power": 2}, REST),
-        "c5b1210e7842a225",
+        "cfc2c0096db5e2b1",
     ),
-    "longtail list": (images, tail({"shape": "list", "sizes": "150 90 40 20 5"}, REST), "98a8525a5df7749e"),
+    "longtail list": (images, tail({"shape": "list", "sizes": "150 90 40 20 5"}, REST), "78122a307e02ec37"),
     "longtail natural": (
         images,
         tail({"shape": "natural"}, {"cut": "train", "fraction": 0.1}, classes="size"),
-        "17264e894256de32",
+        "73c92fb96e8723ef",
     ),
     "glt": (
         digits,
@@ -102,30 +102,30 @@ CASES = {
                 "seed": 0,
             },
         ),
-        "f05a272f71236360",
+        "0a359b0cbea36ef0",
     ),
-    "glt_clusters": (images, Split(kind="glt_clusters", options=GLT), "7c23b32206a97eca"),
+    "glt_clusters": (images, Split(kind="glt_clusters", options=GLT), "50ab0b492c76e107"),
     "glt_clusters pool": (
         images,
         Split(kind="glt_clusters", options=GLT | {"pool": 230, "seed": 3}),
-        "a0e126c7acb848aa",
+        "1c293c19f6dcdad4",
     ),
-    "coco_glt": (images, Split(kind="coco_glt", options=COCO), "b1762eeb9b78884d"),
+    "coco_glt": (images, Split(kind="coco_glt", options=COCO), "7b435e032df8c3ae"),
     "official_lists": (
         images,
         Split(kind="official_lists", options={"splits": LISTED, "cut": {"per_class": 5}, "groups": COUNT}),
-        "e96083af5220ef3c",
+        "87bd3ad5f9d1e69b",
     ),
-    "stratified": (images, Split(kind="stratified", options={"groups": COUNT}), "6567ec8dfc775c4c"),
+    "stratified": (images, Split(kind="stratified", options={"groups": COUNT}), "a22edfff4e854656"),
     "stratified tail": (
         images,
         Split(kind="stratified", options={"groups": COUNT, "profile": EXPONENTIAL | {"largest": 90}}),
-        "73906af9609ffe54",
+        "4d02992d191d028f",
     ),
     "stratified official": (
         images,
         Split(kind="stratified", options={"groups": COUNT, "official": True}),
-        "6e88ca06b7e08b8d",
+        "2d4aa3deb27f2b6b",
     ),
 }
 
@@ -174,9 +174,10 @@ def test_every_kind_of_split_has_the_schema(name):
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("glt ")])
 def test_file_names_and_class_names_do_not_change_a_split(name):
-    make, split, pinned = CASES[name]
+    make, split, _ = CASES[name]
     index = make()
     attrs = index.attrs
-    index = index.assign(file="elsewhere/" + index["file"], class_name="another " + index["class_name"])
-    index.attrs = attrs
-    assert fingerprint(draw(index, split)) == pinned
+    other = index.assign(file="elsewhere/" + index["file"], class_name="another " + index["class_name"])
+    other.attrs = attrs
+    names = ["file", "class_name"]
+    assert draw(other, split).drop(columns=names).equals(draw(index, split).drop(columns=names))

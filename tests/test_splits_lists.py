@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ltpipe.config.spec import Refused
+from ltpipe.config.spec import Refused, parse
 from ltpipe.data.acquire.image_lists import parse_list
 from ltpipe.data.split import Split, draw
 
@@ -84,6 +84,15 @@ def test_a_val_list_may_name_official_training_images(index, tmp_path):
     folder = manifest["file"].str.split("/").str[0]
     assert set(zip(manifest["split"], folder, strict=True)) == {("train", "train"), ("val", "train"), ("test", "val")}
     assert not manifest["source"].duplicated().any()
+
+
+@pytest.mark.parametrize(
+    ("name", "role"), [("test_far", "train"), ("train", "test"), ("val", "train"), ("far", "test")]
+)
+def test_a_split_s_role_is_the_one_that_its_name_begins_with(name, role):
+    listed = {"train": {"role": "train", "official": "train"}, name: {"role": role, "official": "val"}}
+    with pytest.raises(Refused, match=rf"begins with its role, e\.g\. test or test_far, but {name} has {role}"):
+        parse(Split, {"kind": "official_lists", "options": {"splits": listed, "groups": GROUPS}}, "split")
 
 
 def test_match_by_name_ignores_different_folders(index, tmp_path):

@@ -38,6 +38,9 @@ def problem(images: int = 60) -> tuple[pd.DataFrame, np.ndarray]:
     manifest = pd.DataFrame(
         {
             "id": [f"{s}/{i}" for i, s in enumerate(split)],
+            "image": [str(i) for i in range(images)],
+            "source": [str(i) for i in range(images)],
+            "file": [str(i) for i in range(images)],
             "row": np.arange(images),
             "label": labels,
             "class_name": [f"c{y}" for y in labels],
@@ -218,7 +221,6 @@ def test_bf16_trains_to_finite_weights(tmp_path):
 def prepared(tmp_path) -> Path:
     """Return a folder for ltpipe train, with a benchmark file of a longer run."""
     manifest, images = problem(400)
-    manifest["source"] = manifest["id"]
     manifest.to_parquet(tmp_path / "manifest.parquet")
     np.save(tmp_path / "images.npy", images)
     schedule = {"epochs": 30, "batch": 16, "lr": 0.05, "weight_decay": 1.0e-4, "save_every": 10}
@@ -229,15 +231,20 @@ def prepared(tmp_path) -> Path:
         "expect": {"classes": 4, "groups": groups | {"split": "train"}},
         "model": {"backbone": "cnn", "image": 16, "options": {"width": 4}},
         "schedule": schedule,
-        "evaluate": {"protocols": {"lt": {"train": "train", "test": "val"}}},
+        "evaluate": {"protocols": {"lt": {"train": "train", "test": "test"}}},
         "seeds": {"s0": 0},
         "reported": {"why": "a test"},
         "runs": {"ce": {"train": {"method": "ce"}}},
         "gate": {"metrics": ["lt.accuracy.all"], "against": "nothing"},
     }
-    toy["expect"]["class_counts"] = {"train": {"classes": 4}, "val": {"classes": 4}}
+    toy["expect"]["class_counts"] = {split: {"classes": 4} for split in ("train", "val", "test")}
     (tmp_path / "toy.yml").write_text(yaml.safe_dump({"toy": toy}))
     return tmp_path
+
+
+# blocks of stages that the command does not run; each of these changes used to be taken and ignored
+NO_EFFECT = ["split.options.seed=5", "source.options.seed=5", "cluster=null", "parity.images=9", "claims=[]"]
+NO_EFFECT += ["gate.against=nothing", "reported.why=x", "runs.ce.reported.why=x"]
 
 
 def command(prepared: Path, out: str) -> list[str]:
@@ -280,8 +287,17 @@ def test_training_runs_without_kedro_dvc_and_great_expectations(prepared):
         (["--set", "shedule.epochs=1"], "unknown key shedule; valid keys: source, "),
         (["--set", "schedule.epochs"], "write it as key=value"),
         (["--set", "seeds.s0.x=1"], "seeds.s0 is no block"),
-        (["--set", "gate.metrics=[alt.accuracy.all]"], "gate.metrics name no protocol"),
+        (["--set", "nope"], "write it as key=value"),
+        (["--set", "nope=1"], "unknown key nope; valid keys: source, "),
+        (["--set", "epochs=2"], "did you mean schedule.epochs?"),
+        (["--set", "toy.schedule.epochs=2"], "did you mean schedule.epochs?"),
         (["--set", "schedule.epoch=1"], "unknown key epoch; valid keys: epochs, batch"),
+        (["--set", "schedule.epoch=1"], "did you mean schedule.epochs?"),
+        (["--set", "schedule.nope=1"], "unknown key nope; valid keys: epochs, batch"),
+        (["--set", "schedule.epochs=["], "[ is not YAML"),
+        (["--set", "runs.ce.train.methd=x"], "unknown key methd; valid keys: options, method"),
+        (["--set", "runs.ce.train.methd=x"], "did you mean runs.ce.train.method?"),
+        *((["--set", change], "has no effect here, where prepared data are trained on") for change in NO_EFFECT),
     ],
 )
 def test_wrong_arguments_of_the_command_are_refused_with_the_valid_ones(prepared, arguments, message):
@@ -292,6 +308,16 @@ def test_wrong_arguments_of_the_command_are_refused_with_the_valid_ones(prepared
     result = CliRunner().invoke(main, [*command(prepared, "x")[3:], *arguments])
     assert result.exit_code == 2 and message in result.output
     assert not (prepared / "x").exists()
+
+
+def test_a_hint_is_given_only_where_one_key_is_meant(prepared):
+    from ltpipe.config.spec import Refused
+    from ltpipe.train import load_benchmark
+
+    for change in ("nope=1", "schedule.nope=1", "train=1"):  # several runs and protocols have a key train
+        with pytest.raises(Refused) as refused:
+            load_benchmark(prepared / "toy.yml", (change,))
+        assert "did you mean" not in refused.value.message
 
 
 @pytest.mark.gpu

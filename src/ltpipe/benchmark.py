@@ -22,6 +22,7 @@ from ltpipe.models.model import Model
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.serving.export import Parity
+from ltpipe.storage.manifest import role_of
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -87,6 +88,7 @@ class Benchmark(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Benchmark":
+        self._check_roles()
         for name, row in self.runs.items():
             self._check_start(name, row.train)
             self._check_seeds(name, row)
@@ -153,6 +155,16 @@ class Benchmark(Spec):
                 f"gate.primary and gate.metrics name no protocol: {wrong}; protocols: {', '.join(protocols)}"
             )
 
+    def _check_roles(self) -> None:
+        """Runs and protocols train on training splits, and protocols test on test splits."""
+        states = [(f"evaluate.protocols.{name}.train", "train", p.train) for name, p in self.evaluate.protocols.items()]
+        states += [(f"evaluate.protocols.{name}.test", "test", p.test) for name, p in self.evaluate.protocols.items()]
+        states += [(f"runs.{name}.train.split", "train", row.train.split) for name, row in self.runs.items()]
+        for key, role, split in states:
+            if role_of(split) != role:
+                valid = ", ".join(sorted(name for name in self.expect.class_counts if role_of(name) == role)) or "none"
+                raise ValueError(f"{key}: {split} is no {role} split; {role} splits: {valid}")
+
     def _check_splits(self) -> None:
         used = {row.train.split for row in self.runs.values()}
         used |= {split for p in self.evaluate.protocols.values() for split in (p.train, p.test)}
@@ -211,6 +223,8 @@ def load(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Bench
     Raises Refused, naming file, key and valid keys, if one is not a benchmark.
     """
     asked = [name for name in benchmark_names(folder) if wanted is None or name in wanted]
+    for name in asked:
+        _check_name(name, folder)
     blocks = load_blocks(folder / "parameters", asked)
     specs = {name: parse(Benchmark, blocks[name], f"{folder / 'parameters' / name}.yml, {name}") for name in asked}
     for name, spec in specs.items():
@@ -221,6 +235,15 @@ def load(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Bench
 def _error_in_reported(line: Any) -> InitErrorDetails:
     error = PydanticCustomError("reported", "{message}", {"message": line["msg"]})
     return InitErrorDetails(type=error, loc=("reported", *line["loc"]), input=line["input"])
+
+
+def _check_name(name: str, folder: Path) -> None:
+    """The name can be a part of names of datasets, which the catalog's patterns take apart again."""
+    if not NAME.fullmatch(name) or name.startswith("raw_"):
+        raise Refused(
+            f"{folder / 'parameters' / name}.yml: the name of a benchmark is lower-case letters, digits and _, and "
+            "does not begin with raw_, as the datasets of sources do: give the file another name"
+        )
 
 
 def _with_reported(row: Any, shared: SharedReported) -> Any:

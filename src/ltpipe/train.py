@@ -12,8 +12,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,23 +31,70 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHECKPOINT = "checkpoint.safetensors"
+# Blocks of the stages before and after training, which this command does not run.
+NO_EFFECT = ("source", "cluster", "split", "parity", "gate", "claims", "reported")
 
 
 def load_benchmark(path: Path, changes: tuple[str, ...]) -> Benchmark:
-    """Return the benchmark of a file, checked as a whole; changes: "schedule.epochs=2", values as YAML."""
+    """Return the benchmark of a file, checked as a whole; changes: "schedule.epochs=2", values as YAML.
+
+    Raises Refused if a change has no effect, or names a key that is none: with the key meant, where it is obvious.
+    """
     content: dict[str, Any] = load_blocks(path.parent, [path.stem])[path.stem]
+    spec = parse(Benchmark, content, f"{path}, {path.stem}")
+    if not changes:
+        return spec
     for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise Refused(f"--set {change}: write it as key=value, e.g. schedule.epochs=2")
-        *parents, last = key.split(".")
-        block: Any = content
-        for parent in parents:
-            block = block.setdefault(parent, {}) if isinstance(block, dict) else None
-        if not isinstance(block, dict):
-            raise Refused(f"--set {change}: {'.'.join(parents)} is no block")
+        _set(content, change)
+    try:
+        return parse(Benchmark, content, f"{path}, {path.stem} with --set")
+    except Refused as refused:
+        known = list(_keys(spec.model_dump()))
+        hints = (_meant(change.partition("=")[0], known) for change in changes)
+        raise Refused(refused.message + "".join(f"\n  did you mean {hint}?" for hint in hints if hint)) from None
+
+
+def _set(content: dict[str, Any], change: str) -> None:
+    """Change one value of a benchmark in place."""
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise Refused(f"--set {change}: write it as key=value, e.g. schedule.epochs=2")
+    *parents, last = parts = key.split(".")
+    if parts[0] in NO_EFFECT or (parts[0] == "runs" and parts[2:3] == ["reported"]):
+        valid = ", ".join(block for block in Benchmark.model_fields if block not in NO_EFFECT)
+        raise Refused(
+            f"--set {change}: has no effect here, where prepared data are trained on and nothing is exported or "
+            f"judged; valid blocks: {valid} (of runs not `reported`)"
+        )
+    block: Any = content
+    for parent in parents:
+        block = block.setdefault(parent, {}) if isinstance(block, dict) else None
+    if not isinstance(block, dict):
+        raise Refused(f"--set {change}: {'.'.join(parents)} is no block")
+    try:
         block[last] = yaml.safe_load(value)
-    return parse(Benchmark, content, f"{path}, {path.stem}{' with --set' if changes else ''}")
+    except yaml.YAMLError:
+        raise Refused(f"--set {change}: {value} is not YAML; write a value as in a benchmark's file") from None
+
+
+def _keys(block: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of a block and of the blocks in it: schedule, schedule.epochs, ..."""
+    for key, value in block.items():
+        yield str(key)
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{inner}" for inner in _keys(value))
+
+
+def _meant(key: str, known: list[str]) -> str | None:
+    """Return the known key that `key` obviously stands for, if any: epochs or schedule.epoch -> schedule.epochs."""
+    if key in known:
+        return None
+    last = key.rpartition(".")[2]
+    ends = sorted((path.count("."), path) for path in known if path.rpartition(".")[2] == last)
+    if ends and (len(ends) == 1 or ends[0][0] < ends[1][0]):  # schedule.epochs, and not a run's schedule.epochs
+        return ends[0][1]
+    beside = [path for path in known if path.count(".") == key.count(".")]
+    return next(iter(get_close_matches(key, beside, n=1, cutoff=0.85)), None)
 
 
 @dataclass(frozen=True)
@@ -151,7 +199,7 @@ def _device_name(device: str) -> str:
 @click.option("--seed", "seeds", multiple=True, help="A seed's name, e.g. s0; default: all.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--device", default="auto", help="auto (CUDA if there is a device), cpu, cuda, cuda:1, ...")
-@click.option("--set", "changes", multiple=True, help="A changed parameter, e.g. schedule.precision=bf16.")
+@click.option("--set", "changes", multiple=True, help="A changed parameter of training, e.g. schedule.precision=bf16.")
 def command(
     folder: Path,
     benchmark: Path,

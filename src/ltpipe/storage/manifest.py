@@ -11,12 +11,14 @@ One row is one image in one split. Columns, in this order:
                 largest (glt_clusters, coco_glt, longtail with classes: size)
     class_name
     role        train, val or test
-    split       train_glt, train_cbl, val, test_cbl, ...
+    split       train_glt, train_cbl, val, test_cbl, ...: the name begins with the role
     group       many, medium or few: a property of the class
     attribute   rank of the attribute inside its class, 0 the most frequent; -1 if the data has none (int64)
 """
 
 import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -30,6 +32,7 @@ COLUMNS = ("id", "image", "source", "file", "row", "label", "class_name", "role"
 KEPT = ("id", "source", "split", "label", "group", "attribute")
 ROLES = ("train", "val", "test")
 GROUPS = ("many", "medium", "few")
+BLOCK = 16 * 2**20  # bytes of images that are hashed at once; larger blocks are no faster
 
 
 class Groups(Spec):
@@ -65,29 +68,55 @@ class Groups(Spec):
         return np.where(rank < self.many, "many", np.where(rank < self.many + self.medium, "medium", "few"))
 
 
-def fingerprint(manifest: Table) -> str:
-    """Return the first 16 hex digits of a SHA-256 over ids, labels, splits, groups and attributes, in order of id.
+def role_of(split: str) -> str | None:
+    """Return the role with which a split's name begins, as a whole word: test_cbl has the role test; None: no role."""
+    word = split.partition("_")[0]
+    return word if word in ROLES else None
 
-    It does not depend on the content of the images; `data_version` does.
+
+def fingerprint(manifest: Table) -> str:
+    """Return the first 16 hex digits of a SHA-256 over all columns, in order of id; the order of rows does not matter.
+
+    Of `file` only the part after the last slash counts: in which folders the images lie differs between machines
+    (ILSVRC val lies in class folders or in one). It does not see the content of the images; `data_version` does.
     """
     ordered = manifest.sort_values("id")
     digest = hashlib.sha256()
-    for column in ("id", "label", "split", "group", "attribute"):
+    for column in COLUMNS:
+        values = ordered[column].astype(str).tolist()
+        if column == "file":
+            values = [value.rpartition("/")[2] for value in values]
         # the zero byte separates columns: without it, values could move from one column to the next unnoticed
-        digest.update("\n".join(ordered[column].astype(str)).encode() + b"\0")
+        digest.update("\n".join(values).encode() + b"\0")
     return digest.hexdigest()[:16]
 
 
 def data_version(manifest: Table, images: np.ndarray) -> str:
-    """Return the manifest's fingerprint, a dash, and 8 hex digits of a SHA-256 over the images.
+    """Return the manifest's fingerprint, a dash, and the first 8 hex digits of `digest_images`.
 
-    images: uint8, N x H x W x 3. The hash covers their shape and the content of up to 1,000 of them, evenly spread.
-    Results of different data versions are not comparable.
+    images: uint8, N x H x W x 3. Results of different data versions are not comparable.
     """
-    digest = hashlib.sha256(str(images.shape).encode())
-    for row in np.linspace(0, len(images) - 1, min(len(images), 1000)).astype(int):
-        digest.update(np.ascontiguousarray(images[row]).tobytes())
-    return f"{fingerprint(manifest)}-{digest.hexdigest()[:8]}"
+    return f"{fingerprint(manifest)}-{digest_images(images)[:8]}"
+
+
+def digest_images(images: np.ndarray, threads: int | None = None) -> str:
+    """Return a SHA-256, in hex digits, over shape, type and every byte of the images.
+
+    images: N x ..., in memory or mapped: blocks of whole images are read one after another, so a mapped array may be
+    larger than the memory. threads: default: one for each CPU; the digest does not depend on it.
+    """
+    step = max(1, BLOCK * len(images) // max(images.nbytes, 1))
+
+    def digest_block(start: int) -> bytes:
+        block = np.ascontiguousarray(images[start : start + step])
+        return hashlib.sha256(block.reshape(-1).view(np.uint8).data).digest()
+
+    whole = hashlib.sha256(f"{images.shape} {images.dtype.str}".encode())
+    # hashlib works without the interpreter's lock, so threads read and hash at the same time
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for digest in pool.map(digest_block, range(0, len(images), step)):
+            whole.update(digest)
+    return whole.hexdigest()
 
 
 def class_names(manifest: Table) -> list[str]:

@@ -97,7 +97,7 @@ class ExpectGroupsToFollowRule(_Rule):
 
 
 class ExpectOneRolePerSplit(_Rule):
-    """All rows of a split have the same role."""
+    """All rows of a split have the role with which its name begins."""
 
     rule = staticmethod(rules.one_role)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ltpipe.storage.manifest import Groups
+from ltpipe.storage.manifest import Groups, role_of
 from ltpipe.storage.table import Table
 
 
@@ -122,10 +122,13 @@ def groups_of(manifest: Table, split: str | Sequence[str], by: str, many: int, m
 
 
 def one_role(manifest: Table) -> list[str]:
-    """Check that all rows of a split have the same role."""
+    """Check that all rows of a split have the role with which its name begins: test_cbl has the role test."""
     pairs = manifest[["split", "role"]].drop_duplicates()
-    wrong = pairs[pairs["split"].duplicated(keep=False)]
-    return [f"split {split} has role {role}" for split, role in zip(wrong["split"], wrong["role"], strict=True)]
+    return [
+        f"split {split} has role {role}, {f'not {wanted}' if wanted else 'but its name begins with no role'}"
+        for split, role in zip(pairs["split"], pairs["role"], strict=True)
+        if (wanted := role_of(str(split))) is None or role != wanted
+    ]
 
 
 def one_row(manifest: Table) -> list[str]:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ltpipe.config.spec import Spec
 from ltpipe.data.sampling.class_sizes import Sizes
-from ltpipe.storage.manifest import COLUMNS, ROLES, Groups
+from ltpipe.storage.manifest import COLUMNS, ROLES, Groups, role_of
 from ltpipe.storage.table import Table
 
 EXAMPLES = 10
@@ -62,7 +62,8 @@ class Expect(Spec):
 
     classes: int = Field(gt=0, description="number of classes")
     class_counts: dict[str, Counts] = Field(
-        description="for each split, the images of class 0, 1, ... (a list, or text such as `500x3 497`), or a summary"
+        description="for each split, the images of class 0, 1, ... (a list, or text such as `500x3 497`), or a "
+        "summary; a split's name begins with its role: train, val or test, alone or followed by _ and more"
     )
     attribute_counts: dict[str, Sizes] = Field(
         default_factory=dict, description="for each split, the images of attribute rank 0, 1, ..."
@@ -76,6 +77,16 @@ class Expect(Spec):
         description="number of attribute ranks, for every_rank; default: as in attribute_counts, first split",
     )
     groups: GroupRule = Field(description="rule that gives each class its group")
+
+    @field_validator("class_counts")
+    @classmethod
+    def _roles(cls, counts: dict[str, Any]) -> dict[str, Any]:
+        """The name of a split begins with its role, on which it depends what the split may be used for."""
+        if wrong := [split for split in counts if role_of(split) is None]:
+            raise ValueError(
+                f"a split is called train, val or test, alone or followed by _ and more, not: {', '.join(wrong)}"
+            )
+        return counts
 
     @model_validator(mode="after")
     def _check_splits(self) -> "Expect":

@@ -50,7 +50,7 @@ DATASET = Dataset(
     terms: non-commercial research and education, not to be passed on
     layout: train/<wnid>/*.JPEG (the archive of archives, unpacked twice), and
     val/<wnid>/*.JPEG, or val/*.JPEG with {DEVKIT} or {SOLUTION} beside it;
-    optional: {NAMES} (names of the classes)
+    optional: {NAMES} (names of the classes, which the data's id sees)
     """,
 )
 

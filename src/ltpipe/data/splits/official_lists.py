@@ -29,14 +29,14 @@ from ltpipe.data.sampling.rows import (
     official_rows,
     rows_by_class,
 )
-from ltpipe.storage.manifest import Groups
+from ltpipe.storage.manifest import Groups, role_of
 from ltpipe.storage.table import Table
 
 
 class ListedSplit(Spec):
     """One split of the manifest: an official split of the source, or a list file. State official or list."""
 
-    role: Literal["train", "val", "test"] = Field(description="role of all images of the split")
+    role: Literal["train", "val", "test"] = Field(description="role of all images of the split: its name's first word")
     official: str | None = Field(None, description="name of an official split of the source")
     list: str | None = Field(None, description='path of a text file (or .gz) with "relative/path label" per line')
     lines: int | None = Field(None, gt=0, description="number of images that the split must have; default: any")
@@ -76,6 +76,8 @@ class Config(Spec):
         needed = {self.train, *([self.cut.split] if self.cut else [])}
         if unknown := sorted(needed - set(self.splits)):
             raise ValueError(f"no split {', '.join(unknown)}; splits: {', '.join(self.splits)}")
+        if wrong := [f"{name} has {split.role}" for name, split in self.splits.items() if split.role != role_of(name)]:
+            raise ValueError(f"the name of a split begins with its role, e.g. test or test_far, but {', '.join(wrong)}")
         if self.cut and "val" in self.splits:
             raise ValueError("cut makes the split val, which is listed too")
         return self
