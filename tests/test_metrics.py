@@ -214,6 +214,16 @@ def test_every_path_that_is_measured_is_a_metric_path_except_the_number_of_image
             assert ".".join(parse_path(path)).removesuffix(".all") == path.removesuffix(".all")
 
 
+def test_a_new_file_is_measured_and_has_a_path_without_another_change(tmp_path, monkeypatch, spec):
+    (tmp_path / "errors.py").write_text(
+        'HIGHER_IS_BETTER = False\nPARTS = ("all",)\ndef measure(rows, classes):\n    return {"all": 50.0}\n'
+    )
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
+    assert split_metrics(table(LABELS, PREDICTED), 3)["errors"] == 50
+    assert parse_path("clt.errors") == ("clt", "errors", "all") and not higher_is_better("clt.errors")
+    assert "ltpipe.evaluation.metrics.errors" in spec.evaluate.modules()
+
+
 def test_one_class_only():
     found = flatten(split_metrics(table([0, 0, 0, 0], [0, 0, 0, 0], confidence=1.0), 1))
     assert found.pop("n") == 4 and found.pop("ece") == 0
