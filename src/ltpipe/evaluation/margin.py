@@ -13,7 +13,7 @@ A run has worsened if its mean falls by more than the smaller margin. The two fo
 
 A deviation from three seeds is hardly known. So it borrows from the other runs, as much as the deviations of the runs
 are alike (empirical Bayes: Smyth, Stat. Appl. Genet. Mol. Biol. 3(1), 2004, section 4): runs that differ tenfold keep
-their own. Runs that start from one another move together, so the degrees of freedom that are borrowed count half.
+their own. Runs of equal seeds move together, so they know less than as many independent ones (`_distinct_runs`).
 
 Arrays of values: ... x S x G, seeds by runs, nan where a run has no such seed; larger is better.
 """
@@ -28,11 +28,11 @@ TINY = 1e-12
 
 
 class Falls(NamedTuple):
-    """Of each run, ... x G: the fall of the mean from accepted to candidate, the margin, and the fall's error."""
+    """Of each run, ... x G: the fall of the mean from accepted to candidate, its margin, and the accepted deviation."""
 
     fall: np.ndarray
     margin: np.ndarray
-    error: np.ndarray
+    deviation: np.ndarray
 
 
 def compare(accepted: np.ndarray, candidate: np.ndarray, risk: float, smallest: np.ndarray | float = 0.0) -> Falls:
@@ -42,20 +42,19 @@ def compare(accepted: np.ndarray, candidate: np.ndarray, risk: float, smallest: 
     only these seeds are compared. smallest: least margin, G. With one accepted seed the margin is nan.
     """
     shared = ~np.isnan(accepted) & ~np.isnan(candidate)
-    n, known = _count(candidate), _count(accepted)
+    n = _count(candidate)
     paired = (shared.sum(axis=-2) == n) & (n > 1)
     reference = np.where(paired[..., None, :] & ~shared, np.nan, accepted)
     fall = _mean(reference) - _mean(candidate)
-    variance, freedom = moderate(_variance(accepted), known - 1)
+    variance, freedom = moderate(accepted)
     error = np.sqrt(variance * (1 / _count(reference) + 1 / n))
     form_risk = np.where(paired, risk / 2, risk)
     margin = _quantile(freedom, form_risk) * error
-    between, between_freedom = moderate(_variance(accepted - candidate), shared.sum(axis=-2) - 1)
+    between, between_freedom = moderate(accepted - candidate)
     paired_error = np.sqrt(between / np.maximum(n, 1))
     paired_margin = np.where(paired, _quantile(between_freedom, form_risk) * paired_error, np.inf)
-    closer = paired_margin < margin
-    margin = np.where(closer, paired_margin, margin)
-    return Falls(fall, np.maximum(margin, smallest), np.where(closer, paired_error, error))
+    margin = np.where(paired_margin < margin, paired_margin, margin)
+    return Falls(fall, np.maximum(margin, smallest), np.sqrt(variance))
 
 
 def spread_margin(deviation: float, known: int, seeds: int, risk: float) -> float:
@@ -66,20 +65,41 @@ def spread_margin(deviation: float, known: int, seeds: int, risk: float) -> floa
     return float(_quantile(np.array(known - 1), np.array(risk))) * deviation * float(np.sqrt(1 / known + 1 / seeds))
 
 
-def moderate(variances: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moderate(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the variances of runs after borrowing from one another, and their degrees of freedom; ... x G each.
 
-    freedom: ... x G, those of each run's own variance; runs with 0 or less borrow nothing and get nan.
+    values: ... x S x G, nan where a run has no such seed. A run with fewer than two values gets nan.
     """
-    own = np.where(np.asarray(freedom) > 0, freedom, np.nan) * np.ones(variances.shape)
+    own = np.where(_count(values) > 1, _count(values) - 1.0, np.nan)
+    variances = _variance(values)
     runs = np.sum(~np.isnan(own), axis=-1, keepdims=True)
     if runs.max(initial=0) < 2:
         return variances, own
     prior, weight = _prior(np.maximum(variances, TINY), own, runs)
     with np.errstate(invalid="ignore"):
         blend = np.where(np.isinf(weight), prior, (weight * prior + own * variances) / (weight + own))
-    borrowed = np.minimum(weight, (np.nansum(own, axis=-1, keepdims=True) - own) / 2)
+    mean = np.nansum(own, axis=-1, keepdims=True) / np.maximum(runs, 1)
+    borrowed = np.minimum(weight, mean * (_distinct_runs(values, mean) - 1))
     return np.where(weight > 0, blend, variances), own + borrowed
+
+
+def _distinct_runs(values: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Return how many independent runs know as much of a variance as these runs, ... x 1, between 1 and G.
+
+    The mean of G variances has the variance of one, times (1 + (G - 1) r) / G, where r is the mean squared correlation
+    of two runs. The square of an estimated correlation of independent runs is 1 / freedom on average, which is taken
+    off. freedom: ... x 1.
+    """
+    centred = np.nan_to_num(values - _mean(values)[..., None, :])
+    length = np.sqrt((centred**2).sum(axis=-2, keepdims=True))
+    unit = centred / np.where(length > 0, length, 1)
+    known = (_count(values) > 1).sum(axis=-1, keepdims=True)
+    squares = ((np.swapaxes(unit, -1, -2) @ unit) ** 2).sum(axis=(-1, -2))[..., None] - (length > 0).sum(axis=-1)
+    pairs = np.maximum(known * (known - 1), 1)
+    chance = 1 / np.maximum(freedom, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        common = np.where(chance < 1, (squares / pairs - chance) / (1 - chance), 1.0)
+    return known / (1 + (known - 1) * np.clip(common, 0, 1))
 
 
 def _prior(variances: np.ndarray, freedom: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,21 +126,18 @@ def _inverse_trigamma(value: np.ndarray) -> np.ndarray:
     return x
 
 
-def together(accepted: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def together(accepted: np.ndarray, candidate: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return one value a seed, ... x S x 1: the mean over all comparisons, each in units of its accepted deviation.
 
-    accepted, candidate: ... x S x K, a column for each run and metric. Falls that share a sign add up here, though each
-    of them alone is within its margin. Seeds that a comparison lacks are nan; comparisons whose accepted seeds agree
-    exactly are left out.
+    accepted, candidate: ... x S x K, a column for each run and metric. deviation: ... x K. Falls that share a sign add
+    up here, though each of them alone is within its margin. Seeds that a comparison lacks are nan; comparisons without
+    a deviation are left out.
     """
-    spread = np.sqrt(_variance(accepted))[..., None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
-        weight = np.where(spread > 0, 1 / spread, 0.0)
-        scale = np.maximum((weight > 0).sum(axis=-1, keepdims=True), 1)
-        sums = [
-            (np.where(weight > 0, values, 0.0) * weight).sum(axis=-1, keepdims=True) for values in (accepted, candidate)
-        ]
-    return sums[0] / scale, sums[1] / scale
+        weight = np.where(deviation > 0, 1 / deviation, 0.0)[..., None, :]
+    weight = weight / np.maximum((weight > 0).sum(axis=-1, keepdims=True), 1)
+    sums = [np.where(weight > 0, values * weight, 0.0).sum(axis=-1, keepdims=True) for values in (accepted, candidate)]
+    return sums[0], sums[1]
 
 
 def _quantile(freedom: np.ndarray, risk: np.ndarray) -> np.ndarray:
