@@ -78,7 +78,11 @@ def _together(
     """Return the falls of all comparisons together; None if there is only one. worse: taken from the candidate, K."""
     sign = np.array([column.sign for column in columns])
     risk = share_risk(columns, primary, 1 - level)[1]
-    return compare(*together(accepted * sign, candidate * sign - worse), risk) if risk else None
+    if not risk:
+        return None
+    smallest = np.array([column.smallest for column in columns])
+    before, after, least = together(accepted * sign, candidate * sign - worse, smallest)
+    return compare(before, after, risk, least)
 
 
 def find_power(

@@ -106,12 +106,15 @@ def _inverse_trigamma(value: np.ndarray) -> np.ndarray:
     return x
 
 
-def together(accepted: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return one value a seed, ... x S x 1: the mean over all comparisons, each in units of its accepted deviation.
+def together(
+    accepted: np.ndarray, candidate: np.ndarray, smallest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return one value a seed, ... x S x 1, accepted and candidate, and the least margin of their means, ... x 1.
 
-    accepted, candidate: ... x S x K, a column for each run and metric. Falls that share a sign add up here, though each
-    of them alone is within its margin. Seeds that a comparison lacks are nan; comparisons whose accepted seeds agree
-    exactly are left out.
+    A value is the mean over all comparisons, each in units of its accepted deviation. accepted, candidate: ... x S x K,
+    a column for each run and metric; smallest: least margin of each, K. Falls that share a sign add up here, though
+    each of them alone is within its margin. Seeds that a comparison lacks are nan; comparisons whose accepted seeds
+    agree exactly are left out.
     """
     spread = np.sqrt(_variance(accepted))[..., None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -120,7 +123,9 @@ def together(accepted: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, n
         sums = [
             (np.where(weight > 0, values, 0.0) * weight).sum(axis=-1, keepdims=True) for values in (accepted, candidate)
         ]
-    return sums[0] / scale, sums[1] / scale
+    # without it, values that differ by how they are rounded could exceed a margin of nothing
+    least = (smallest * weight).sum(axis=-1) / scale[..., 0]
+    return sums[0] / scale, sums[1] / scale, least
 
 
 def _quantile(freedom: np.ndarray, risk: np.ndarray) -> np.ndarray:
