@@ -104,7 +104,7 @@ def test_a_stack_of_comparisons_is_each_comparison():
 
 
 def plain_smyth(variances, freedom):
-    """Smyth 2004, section 4, in loops: variances and degrees of freedom after borrowing, half of the others' at most."""
+    """Smyth 2004, section 4, in loops; borrowed are at most half of the other runs' degrees of freedom."""
     runs = len(variances)
     logs = [np.log(v) - psi(d / 2) + np.log(d / 2) for v, d in zip(variances, freedom, strict=True)]
     centre = sum(logs) / runs
