@@ -23,12 +23,16 @@ from hypothesis import settings
 from ltpipe.benchmark import load
 from ltpipe.data.checks.validate import validate
 from ltpipe.data.fetch import fetch
+from ltpipe.data.identity import identify
 from ltpipe.data.pack import pack
 from ltpipe.data.split import draw
 from ltpipe.evaluation.baseline import build_baseline
 from ltpipe.evaluation.measure import measure
+from ltpipe.recipe.cell import identity
 from ltpipe.recipe.run import Run
-from ltpipe.storage.manifest import class_names, fingerprint
+from ltpipe.state import state
+from ltpipe.storage.identity import digest_bytes
+from ltpipe.storage.manifest import KEPT, class_names, data_version
 
 # the same cases on every machine and in every run
 settings.register_profile("ltpipe", derandomize=True, deadline=None, database=None)
@@ -100,41 +104,88 @@ def validation(manifest, raw, expect):
     return validate(manifest, raw, expect)
 
 
+def row_of(spec, run):
+    """The parameters of a run: those of the embedded benchmark, or plain ce; the run `balanced` trains on train_cbl."""
+    known = spec.runs[run].train if run in spec.runs else None
+    return known or Run(method="ce", split="train_cbl" if run == "balanced" else "train_glt")
+
+
 @pytest.fixture(scope="session")
-def cell(manifest, spec):
+def cell(manifest, images, spec):
     """cell(run, seed, wrong): a cell with a share `wrong` of wrong predictions, drawn from the run and seed.
 
-    A cell is made once for all tests: one that changes it takes a copy.
+    Its identity is that which the stages would give it; only its checkpoint does not exist. A cell is made once for all
+    tests: one that changes it takes a copy.
     """
+    blocks, data = {"schedule": spec.schedule, "model": spec.model}, data_version(manifest, images)
 
     @cache
-    def make(run="ce", seed=0, wrong=0.1, split="train_glt"):
+    def make(run="ce", seed=0, wrong=0.1):
+        name, row = f"digits_glt.{run}.s{seed}", row_of(spec, run)
         random = np.random.RandomState(zlib.crc32(f"{run}.{seed}".encode()))
-        rows = manifest[manifest["role"] != "train"].reset_index(drop=True)
-        table = rows[["id", "source", "split", "label", "group", "attribute"]].copy()
-        miss = random.rand(len(rows)) < wrong
-        table["predicted"] = (table["label"] + miss * random.randint(1, 10, len(rows))) % 10
-        table["confidence"] = random.uniform(0.3, 1.0, len(rows))
-        table.attrs["facts"] = {
-            "cell": f"digits_glt.{run}.s{seed}",
-            "seed": seed,
-            "data": fingerprint(manifest),
-            "code": f"code-of-{run}",
+        table = manifest.loc[manifest["role"] != "train", list(KEPT)].reset_index(drop=True)
+        miss = random.rand(len(table)) < wrong
+        table["predicted"] = (table["label"] + miss * random.randint(1, 10, len(table))) % 10
+        table["confidence"] = random.uniform(0.3, 1.0, len(table))
+        facts = identity(name, row, seed=seed, **blocks) | {"data": data}
+        start = f"digits_glt.{row.start_from}.s{seed}" if row.start_from else None
+        table.attrs["facts"] = facts | {
             "provider": "CPUExecutionProvider",
             "classes": class_names(manifest),
-            "classes_counts": spec.expect.class_counts[split],
+            "classes_counts": spec.expect.class_counts[row.split],
+            "checkpoint": digest_bytes(name.encode()),
+            "started_from": digest_bytes(start.encode()) if start else None,
         }
         log = pd.DataFrame({"epoch": [0, 1], "loss": [2.0 + seed, 1.0], "val_accuracy": [50.0, 80.0]})
-        return Cell(*measure(table, spec.evaluate, Run(method="ce", split=split)), table, log)
+        log = log.assign(**{key: facts[key] for key in ("cell", "recipe", "code", "data")})
+        numbers = measure(table, manifest, spec.evaluate, spec.parity, row, seed=seed, cell=name, **blocks)
+        return Cell(*numbers, table, log)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def accepted_file(cell):
+def data_identity(manifest, images, spec):
+    """What the stage split says of the default data."""
+    return identify(manifest, images, spec.source, spec.split, spec.expect)
+
+
+@pytest.fixture(scope="session")
+def state_of(spec, data_identity):
+    """state_of(summaries...): the state of a benchmark with exactly these runs and seeds."""
+
+    def make(*summaries, accepted=None):
+        runs = {
+            s["run"]: {
+                "train": row_of(spec, s["run"]),
+                "reported": {"why": "a test"},
+                "seeds": [f"s{seed}" for seed in s["seeds"]],
+            }
+            for s in summaries
+        }
+        seeds = {f"s{seed}": seed for s in summaries for seed in s["seeds"]}
+        gate = spec.gate.model_copy(update={"against": "nothing"})  # so that one seed is enough
+        parameters = dict(spec) | {"runs": runs, "seeds": seeds, "gate": gate, "claims": [], "reported": {}}
+        return state(parameters, data_identity, accepted, benchmark="digits_glt")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def accept_cells(spec):
+    """accept_cells(cells, ...): the content of an accepted file with these cells."""
+
+    def make(cells, reason="it was right", gate=spec.gate, retired=None):
+        pairs = [(c.metrics, c.predictions) for c in cells]
+        return build_baseline("digits_glt", pairs, reason, gate.model_dump(mode="json"), retired)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def accepted_file(cell, accept_cells):
     """The accepted baseline of run ce with seeds 0, 1, 2, as JSON text."""
-    cells = [cell("ce", seed) for seed in range(3)]
-    return json.dumps(build_baseline("digits_glt", [(c.metrics, c.predictions) for c in cells], "it was right"))
+    return json.dumps(accept_cells([cell("ce", seed) for seed in range(3)]))
 
 
 @pytest.fixture

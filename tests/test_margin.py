@@ -1,154 +1,209 @@
-"""The gate's margin: unchanged code passes as often as the level says, and a clearly worse model fails."""
+"""Margins: against Student's t worked out with scipy, and against a plain implementation of Smyth 2004."""
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.special import polygamma, psi
+from scipy.stats import t
 
-from ltpipe.evaluation.margin import LEVEL, cluster_sums, margins, simulate
+from ltpipe.evaluation.margin import compare, moderate, spread_margin, together
 
-CLUSTERS, EACH, SEEDS = 100, 3, 3
-IMAGES = CLUSTERS * EACH
-OF = np.arange(CLUSTERS).repeat(EACH)
-MEMBER = {"all": np.ones(IMAGES, bool), "few": np.arange(IMAGES) < IMAGES // 4}
-SIZES = {m: np.bincount(OF[member], minlength=CLUSTERS).astype(float) for m, member in MEMBER.items()}
-SMALLEST = {m: 100 / member.sum() for m, member in MEMBER.items()}
-
-
-def correct(random, difficulty, seed_effect, worse=0.0):
-    """Right or wrong, S x N: clusters that are easy or hard, seeds that are lucky or not, and chance."""
-    luck = random.normal(0, seed_effect, (SEEDS, 1))
-    chance = 1 / (1 + np.exp(-(difficulty[OF] + luck - worse)))
-    return random.rand(SEEDS, IMAGES) < chance
+RISK = 0.02
+ACCEPTED = np.array([80.0, 82.0, 81.0, 84.0])
+NONE = np.full(4, np.nan)
 
 
-def table(cells):
-    """Run -> metric -> correct images by cluster and seed."""
-    return {
-        run: {metric: cluster_sums(c, member, OF, CLUSTERS) for metric, member in MEMBER.items()}
-        for run, c in cells.items()
-    }
+def column(*parts):
+    """One run's values, S x 1."""
+    return np.concatenate([np.atleast_1d(part) for part in parts]).astype(float)[:, None]
 
 
-def rate(c, metric):
-    return 100 * c[:, MEMBER[metric]].mean()
+def one(accepted, candidate, **options):
+    """Fall, margin and error of one run, as numbers."""
+    return [float(part[0]) for part in compare(accepted, candidate, RISK, **options)]
 
 
-def passing(trials, runs, seed_effect, worse=0.0):
-    """Share of candidates whose every metric of every run stays within its margin of the baseline."""
+# compare, by hand
+
+
+def test_other_seeds_have_the_spread_margin():
+    candidate = np.array([80.0, 79.0])
+    fall, margin, error = one(column(ACCEPTED, NONE[:2]), column(NONE, candidate))
+    assert fall == pytest.approx(81.75 - 79.5)
+    assert error == pytest.approx(ACCEPTED.std(ddof=1) * np.sqrt(1 / 4 + 1 / 2))
+    assert margin == pytest.approx(t.ppf(1 - RISK, 3) * error)
+    assert margin == pytest.approx(spread_margin(ACCEPTED.std(ddof=1), 4, 2, RISK))
+
+
+def test_equal_seeds_have_the_paired_margin_at_half_the_risk():
+    change = np.array([0.1, -0.1, 0.2, 0.0])
+    fall, margin, error = one(column(ACCEPTED), column(ACCEPTED - change))
+    assert fall == pytest.approx(change.mean())
+    assert error == pytest.approx(change.std(ddof=1) / 2)
+    assert margin == pytest.approx(t.ppf(1 - RISK / 2, 3) * error)
+
+
+def test_equal_seeds_that_differ_more_than_the_accepted_ones_keep_the_spread_margin_at_half_the_risk():
+    """A collapsed seed widens the paired form beyond all falls; the spread form does not see it, and so fails."""
+    fall, margin, _ = one(column(ACCEPTED), column([*ACCEPTED[:3], 10.0]))
+    assert margin == pytest.approx(t.ppf(1 - RISK / 2, 3) * ACCEPTED.std(ddof=1) * np.sqrt(2 / 4))
+    change = ACCEPTED - [*ACCEPTED[:3], 10.0]
+    assert margin < fall < t.ppf(1 - RISK / 2, 3) * change.std(ddof=1) / 2
+
+
+def test_fewer_seeds_that_were_all_accepted_are_paired_and_compared_with_the_same_seeds_alone():
+    candidate = column(ACCEPTED[:2] - [1.0, 1.2], NONE[:2])
+    fall, margin, error = one(column(ACCEPTED), candidate)
+    assert fall == pytest.approx(1.1)
+    paired = t.ppf(1 - RISK / 2, 1) * np.std([1.0, 1.2], ddof=1) / np.sqrt(2)
+    spread = t.ppf(1 - RISK / 2, 3) * ACCEPTED.std(ddof=1) * np.sqrt(1 / 2 + 1 / 2)
+    assert margin == pytest.approx(min(paired, spread))
+    assert error == pytest.approx(np.std([1.0, 1.2], ddof=1) / np.sqrt(2))
+
+
+@pytest.mark.parametrize("candidate", [[80, 82, 81, np.nan, 80], [80, np.nan, np.nan, np.nan, np.nan]])
+def test_a_seed_that_was_not_accepted_and_a_single_seed_are_not_paired(candidate):
+    values = column(candidate)
+    fall, margin, _ = one(column(ACCEPTED, np.nan), values)
+    n = int((~np.isnan(values)).sum())
+    assert fall == pytest.approx(ACCEPTED.mean() - np.nanmean(values))
+    assert margin == pytest.approx(spread_margin(ACCEPTED.std(ddof=1), 4, n, RISK))
+
+
+def test_a_margin_is_never_below_the_smallest():
+    assert one(column(ACCEPTED), column(ACCEPTED), smallest=0.25)[:2] == [0.0, 0.25]
+    assert one(column(ACCEPTED), column(ACCEPTED))[:2] == [0.0, 0.0]
+
+
+def test_a_fall_has_a_sign():
+    falls = [one(column(ACCEPTED), column(ACCEPTED - shift))[0] for shift in (-1, 0, 1)]
+    assert falls == pytest.approx([-1, 0, 1])
+
+
+def test_one_accepted_seed_has_no_margin():
+    assert np.isnan(one(column(ACCEPTED[:1], NONE), column(np.nan, ACCEPTED))[1])
+
+
+@pytest.mark.parametrize(("smaller", "larger"), [((0.05, 12, 3), (0.01, 12, 3)), ((0.05, 12, 3), (0.05, 12, 1))])
+def test_less_risk_and_fewer_seeds_give_a_larger_margin(smaller, larger):
+    first, second = (spread_margin(1.6, known, seeds, risk) for risk, known, seeds in (smaller, larger))
+    assert first < second
+
+
+def test_a_stack_of_comparisons_is_each_comparison():
     random = np.random.RandomState(0)
-    passed = 0
-    for trial in range(trials):
-        difficulty = random.normal(1.0, 1.5, (runs, CLUSTERS))
-        before = {str(run): correct(random, d, seed_effect) for run, d in enumerate(difficulty)}
-        after = {str(run): correct(random, d, seed_effect, worse) for run, d in enumerate(difficulty)}
-        falls = simulate(table(before), SIZES, SEEDS, replicates=300, seed=trial)
-        margin = margins(falls, runs * (SEEDS - 1), SMALLEST, seed=trial)
-        passed += all(rate(after[r], m) >= rate(before[r], m) - margin[m] for r in before for m in MEMBER)
-    return passed / trials
+    accepted, candidate = random.normal(80, 1, (2, 5, 4, 3))
+    stacked = compare(accepted, candidate, RISK)
+    for number in range(5):
+        alone = compare(accepted[number], candidate[number], RISK)
+        for whole, part in zip(stacked, alone, strict=True):
+            assert whole[number] == pytest.approx(part)
 
 
-def by_chance(trials):
-    """Three standard errors of a share of `trials` that is LEVEL in truth."""
-    return 3 * np.sqrt(LEVEL * (1 - LEVEL) / trials)
+# moderate
 
 
-@pytest.mark.parametrize(("runs", "seed_effect"), [(1, 0.0), (1, 0.3), (3, 0.0), (3, 0.3)])
-def test_unchanged_code_passes_as_often_as_the_level_says(runs, seed_effect):
-    assert passing(200, runs, seed_effect) >= LEVEL - by_chance(200)
+def plain_smyth(variances, freedom):
+    """Smyth 2004, section 4, in loops; borrowed are at most half of the other runs' degrees of freedom."""
+    runs = len(variances)
+    logs = [np.log(v) - psi(d / 2) + np.log(d / 2) for v, d in zip(variances, freedom, strict=True)]
+    centre = sum(logs) / runs
+    scatter = sum((e - centre) ** 2 for e in logs) / (runs - 1)
+    excess = scatter - sum(float(polygamma(1, d / 2)) for d in freedom) / runs
+    if excess <= 0:
+        prior, weight = sum(v * d for v, d in zip(variances, freedom, strict=True)) / sum(freedom), np.inf
+        blend = [prior] * runs
+    else:
+        weight = 2 * brentq(lambda x: float(polygamma(1, x)) - excess, 1e-3, 1e6, xtol=1e-12)
+        prior = np.exp(centre + psi(weight / 2) - np.log(weight / 2))
+        blend = [(weight * prior + d * v) / (weight + d) for v, d in zip(variances, freedom, strict=True)]
+    return blend, [d + min(weight, (sum(freedom) - d) / 2) for d in freedom]
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_the_level_is_exact_if_seeds_are_the_only_noise(seeds):
-    random = np.random.RandomState(seeds)
-    trials, passed = 400, 0
-    for trial in range(trials):
-        before, after = random.normal(0.7, 0.01, (2, seeds))
-        falls = simulate({"ce": {"all": np.tile(before, (5, 1))}}, {"all": np.ones(5)}, seeds, 300, trial)
-        passed += 100 * (before.mean() - after.mean()) <= margins(falls, seeds - 1, {"all": 0.0}, seed=trial)["all"]
-    assert LEVEL - by_chance(trials) <= passed / trials <= LEVEL + by_chance(trials)
+@pytest.mark.parametrize(
+    ("variances", "freedom"),
+    [
+        ([1.0, 4.0, 0.2], [2, 2, 2]),
+        ([1.0, 1.1, 0.9], [11, 11, 11]),
+        ([0.19**2, 5.0**2], [11, 11]),
+        ([0.01, 1.0, 100.0, 3.0], [2, 11, 4, 7]),
+        ([1e-6, 1.0, 1e6], [2, 2, 2]),
+    ],
+)
+def test_borrowing_is_that_of_smyth_2004(variances, freedom):
+    found = moderate(np.array(variances), np.array(freedom))
+    for part, expected in zip(found, plain_smyth(variances, freedom), strict=True):
+        assert part == pytest.approx(np.array(expected), rel=1e-6)
 
 
-def test_a_model_that_is_clearly_worse_fails():
-    assert passing(60, 3, 0.1, worse=1.5) <= 0.05
+def test_runs_with_equal_variances_pool_them_and_borrow_half_of_the_others_freedom():
+    variances, freedom = moderate(np.full(4, 2.5), np.array([2, 2, 2, 11]))
+    assert variances == pytest.approx(np.full(4, 2.5))
+    assert freedom == pytest.approx([2 + 15 / 2, 2 + 15 / 2, 2 + 15 / 2, 11 + 6 / 2])
 
 
-def test_a_margin_grows_with_the_number_of_comparisons():
-    random = np.random.RandomState(0)
-    cells = {str(run): correct(random, random.normal(1, 1, CLUSTERS), 0.2) for run in range(6)}
-    falls = simulate(table(cells), SIZES, SEEDS)
-    one = margins({"0": {"all": falls["0"]["all"]}}, 12, SMALLEST)["all"] / falls["0"]["all"].std()
-    every = margins(falls, 12, SMALLEST)["all"] / np.sqrt(np.mean([f["all"].var() for f in falls.values()]))
-    assert every > 1.3 * one
+def test_one_run_borrows_nothing():
+    for variances, freedom in ([[2.5], [2]], [[2.5, np.nan], [2, 0]]):
+        found = moderate(np.array(variances), np.array(freedom))
+        assert [part[0] for part in found] == [2.5, 2]
 
 
-def test_a_margin_grows_with_fewer_degrees_of_freedom():
-    falls = {"ce": {"all": np.random.RandomState(0).normal(size=4000)}}
-    factors = [margins(falls, freedom, {"all": 0.0})["all"] for freedom in (1, 2, 4, 1000)]
-    assert factors == sorted(factors, reverse=True)
-    # Student's t: 95 % one-sided with 2 degrees of freedom, and the normal distribution
-    assert factors[1] == pytest.approx(2.92, rel=0.1)
-    assert factors[3] == pytest.approx(1.645, rel=0.05)
+def test_a_run_of_one_seed_lends_and_borrows_nothing():
+    with_it = moderate(np.array([1.0, 4.0, np.nan]), np.array([2, 2, 0]))
+    without = moderate(np.array([1.0, 4.0]), np.array([2, 2]))
+    for part, expected in zip(with_it, without, strict=True):
+        assert part[:2] == pytest.approx(expected)
+    assert np.isnan(with_it[1][2])
 
 
-def test_a_candidate_with_fewer_seeds_gets_a_larger_margin():
-    random = np.random.RandomState(0)
-    cells = table({"ce": correct(random, random.normal(1, 1, CLUSTERS), 0.3)})
-    one, three, twenty = (margins(simulate(cells, SIZES, seeds), 2, SMALLEST)["all"] for seeds in (1, 3, 20))
-    assert one > three > twenty
+def test_runs_whose_seeds_agree_exactly_have_a_finite_variance():
+    variances, freedom = moderate(np.array([0.0, 0.0, 1.0]), np.array([2, 2, 2]))
+    assert np.isfinite(variances).all() and np.isfinite(freedom).all()
 
 
-def test_a_higher_level_gives_a_larger_margin():
-    random = np.random.RandomState(0)
-    falls = simulate(table({"ce": correct(random, random.normal(1, 1, CLUSTERS), 0.3)}), SIZES, SEEDS)
-    low, usual, high = (margins(falls, 2, SMALLEST, level)["all"] for level in (0.8, 0.95, 0.99))
-    assert low < usual < high
+def test_runs_that_differ_tenfold_keep_their_own_margins():
+    shape = np.linspace(-1, 1, 12)
+    deviations = np.array([0.19, 5.0, 0.25, 1.1])
+    accepted = 80 + shape[:, None] / shape.std(ddof=1) * deviations
+    gap = np.full_like(accepted, np.nan)
+    margins = compare(np.concatenate([accepted, gap]), np.concatenate([gap, accepted]), RISK).margin
+    own = [spread_margin(deviation, 12, 12, RISK) for deviation in deviations]
+    assert (margins / own < 1.5).all() and (margins / own > 1 / 1.5).all()
 
 
-def test_the_margin_is_the_share_of_one_image_if_seeds_agree_on_every_image():
-    same = np.tile(np.random.RandomState(0).rand(1, IMAGES) < 0.8, (SEEDS, 1))
-    falls = simulate(table({"ce": same}), SIZES, SEEDS)
-    assert margins(falls, 2, SMALLEST) == SMALLEST
+# together
 
 
-def test_a_metric_that_does_not_move_keeps_its_least_margin_beside_one_that_does():
-    falls = {"ce": {"all": np.random.RandomState(0).normal(size=4000), "few": np.zeros(4000)}}
-    margin = margins(falls, 2, {"all": 0.1, "few": 4.0})
-    assert margin["few"] == 4.0
-    assert margin["all"] > 1
+@pytest.fixture
+def values():
+    return np.random.RandomState(0).normal([80, 60, 40], [0.2, 2.0, 5.0], (4, 3))
 
 
-def test_the_simulation_is_the_same_for_the_same_input():
-    random = np.random.RandomState(0)
-    cells = table({"ce": correct(random, random.normal(1, 1, CLUSTERS), 0.3)})
-    first, second = (simulate(cells, SIZES, SEEDS)["ce"]["few"] for _ in range(2))
-    assert (first == second).all()
-    assert margins({"ce": {"few": first}}, 2, SMALLEST) == margins({"ce": {"few": second}}, 2, SMALLEST)
+def test_together_is_the_mean_in_units_of_the_accepted_deviation(values):
+    deviation = values.std(axis=0, ddof=1)
+    before, after, least = together(values, values - deviation * [1, 2, 3], np.array([0.1, 0.2, 0.3]))
+    assert before - after == pytest.approx(np.full((4, 1), 2.0))
+    assert least == pytest.approx([np.mean([0.1, 0.2, 0.3] / deviation)])
 
 
-def test_falls_are_symmetric_around_zero():
-    random = np.random.RandomState(0)
-    falls = simulate(table({"ce": correct(random, random.normal(1, 1, CLUSTERS), 0.3)}), SIZES, SEEDS, 20_000)
-    assert abs(falls["ce"]["all"].mean()) < 0.03 * falls["ce"]["all"].std()
+def test_together_does_not_depend_on_the_scale_of_a_metric(values):
+    scale, other = np.array([1.0, 10.0, 0.01]), values[::-1] - 0.5
+    one, scaled = (together(values * k, other * k, 0.1 * k) for k in (np.ones(3), scale))
+    for first, second in zip(one, scaled, strict=True):
+        assert first == pytest.approx(second)
 
 
-def test_a_fall_is_the_baseline_minus_the_candidate():
-    # seeds with rates 100, 100 and 0, a candidate of one seed: a fall of 2/3 or more is a bad candidate (1/3) and at
-    # most one bad of three (20/27); a rise of as much is a good candidate (2/3) and at least two bad of three (7/27)
-    sums = {"ce": {"all": np.array([[1.0, 1.0, 0.0]])}}
-    falls = simulate(sums, {"all": np.ones(1)}, 1, replicates=20_000)["ce"]["all"] / np.sqrt(3 / 2)
-    assert (falls > 60).mean() == pytest.approx(20 / 81, abs=0.01)
-    assert (falls < -60).mean() == pytest.approx(14 / 81, abs=0.01)
+def test_a_seed_that_a_comparison_lacks_is_left_out_of_all_together(values):
+    missing = values.copy()
+    missing[1, 2] = np.nan
+    before, after, _ = together(values, missing, np.zeros(3))
+    assert np.isnan(after[:, 0]).tolist() == [False, True, False, False]
+    assert not np.isnan(before).any()
 
 
-def test_cluster_sums_count_the_correct_members_of_each_cluster():
-    right = np.array([[1, 1, 0, 1, 1], [0, 0, 0, 0, 1]], dtype=bool)
-    member = np.array([1, 1, 1, 0, 1], dtype=bool)
-    clusters = np.array([0, 0, 1, 1, 3])
-    assert cluster_sums(right, member, clusters, 4).tolist() == [[2, 0], [0, 0], [0, 0], [1, 1]]
-
-
-def test_all_images_of_a_source_are_drawn_together():
-    # two sources of three images; the second seed misses the first source: with it drawn 0, 1, 2 times of 2
-    # that seed's rate is 100, 50, 0, and never between
-    sums = {"ce": {"all": np.array([[3.0, 0.0], [3.0, 3.0]])}}
-    falls = simulate(sums, {"all": np.array([3.0, 3.0])}, 1, replicates=500)["ce"]["all"] / np.sqrt(2)
-    assert set(np.round(np.abs(falls), 6)) == {0, 25, 50, 100}
+def test_comparisons_whose_seeds_agree_exactly_are_left_out(values):
+    values[:, 0] = 80.0
+    after = values - [50.0, 0, 0]
+    assert np.equal(*together(values, after, np.zeros(3))[:2]).all()
+    constant = np.full((4, 3), 80.0)
+    assert compare(*together(constant, constant - 1, np.ones(3))[:2], RISK).fall == [0.0]

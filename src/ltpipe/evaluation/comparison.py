@@ -78,7 +78,11 @@ def _compare_together(
 ) -> Falls | None:
     """Return the falls of all comparisons together; None if there is only one. Of all values, larger is better."""
     risk = share_risk(columns, primary, 1 - level)[1]
-    return compare(*together(accepted, candidate, deviation), risk) if risk else None
+    if not risk:
+        return None
+    smallest = np.array([column.smallest for column in columns])
+    before, after, least = together(accepted, candidate, deviation, smallest)
+    return compare(before, after, risk, least)
 
 
 def find_power(

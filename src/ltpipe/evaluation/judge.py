@@ -333,6 +333,11 @@ def _describe_failed(rows: Sequence[Mapping[str, Any]], together: Mapping[str, A
     return lines
 
 
+def describe_worse(compared: Mapping[str, Any]) -> list[str]:
+    """Return a line for each comparison of `compare_with_accepted` that is a regression."""
+    return _describe_failed([row for row in compared["rows"] if row["verdict"] == "regressed"], compared["together"])
+
+
 def _describe_row(row: Mapping[str, Any]) -> str:
     """Return a failed comparison with the baseline as one line."""
     if row["verdict"] != "regressed":

@@ -126,18 +126,25 @@ def _inverse_trigamma(value: np.ndarray) -> np.ndarray:
     return x
 
 
-def together(accepted: np.ndarray, candidate: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return one value a seed, ... x S x 1: the mean over all comparisons, each in units of its accepted deviation.
+def together(
+    accepted: np.ndarray, candidate: np.ndarray, deviation: np.ndarray, smallest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return one value a seed, ... x S x 1, accepted and candidate, and the least margin of their means, ... x 1.
 
-    accepted, candidate: ... x S x K, a column for each run and metric. deviation: ... x K. Falls that share a sign add
+    A value is the mean over all comparisons, each in units of its accepted deviation. accepted, candidate: ... x S x K,
+    a column for each run and metric. deviation: ... x K. smallest: least margin of each, K. Falls that share a sign add
     up here, though each of them alone is within its margin. Seeds that a comparison lacks are nan; comparisons without
     a deviation are left out.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        weight = np.where(deviation > 0, 1 / deviation, 0.0)[..., None, :]
+        weight = np.where(deviation > 0, 1 / deviation, 0.0)
     weight = weight / np.maximum((weight > 0).sum(axis=-1, keepdims=True), 1)
-    sums = [np.where(weight > 0, values * weight, 0.0).sum(axis=-1, keepdims=True) for values in (accepted, candidate)]
-    return sums[0], sums[1]
+    before, after = (
+        np.where(weight[..., None, :] > 0, values * weight[..., None, :], 0.0).sum(axis=-1, keepdims=True)
+        for values in (accepted, candidate)
+    )
+    # without a least margin, values that differ by how they are rounded could exceed a margin of nothing
+    return before, after, (smallest * weight).sum(axis=-1, keepdims=True)
 
 
 def _quantile(freedom: np.ndarray, risk: np.ndarray) -> np.ndarray:
