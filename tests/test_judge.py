@@ -128,14 +128,14 @@ def test_a_row_shows_accepted_measured_delta_margin_and_what_the_gate_sees(judge
     assert (row["run"], row["metric"], row["n"], row["accepted_n"]) == ("ce", PRIMARY, 3, 3)
     assert row["accepted"] == pytest.approx(entry["mean"][PRIMARY])
     assert row["delta"] == pytest.approx(row["mean"] - row["accepted"])
-    assert row["margin"] == pytest.approx(spread_margin(entry["std"][PRIMARY], 3, 3, 0.05 * 0.7), rel=1e-5)
+    assert row["margin"] == pytest.approx(spread_margin(entry["std"][PRIMARY], 3, 3, 0.05 * 0.8), rel=1e-5)
     assert row["margin"] < row["sees"] < 3 * row["margin"]
 
 
 def test_equal_seeds_are_compared_in_pairs_and_other_seeds_by_their_spread(judged, summary, accepted):
     paired = judged(moved(summary(), [-0.1, 0.1, -0.2]))["rows"][0]
     error = np.std([0.1, -0.1, 0.2], ddof=1) / np.sqrt(3)
-    assert paired["margin"] == pytest.approx(t.ppf(1 - 0.05 * 0.7 / 2, 2) * error, rel=1e-4)
+    assert paired["margin"] == pytest.approx(t.ppf(1 - 0.05 * 0.8 / 2, 2) * error, rel=1e-4)
     assert judged(summary(seeds=(1, 2, 7)))["rows"][0]["margin"] > 3 * paired["margin"]
 
 
@@ -177,7 +177,7 @@ def test_the_power_is_that_of_other_seeds_and_rises(judged, summary):
 
 
 def test_a_fall_beyond_the_margin_is_regressed_and_fails(judged, summary):
-    verdict = judged(summary(wrong=0.3))
+    verdict = judged(summary(wrong=0.5))
     assert verdict["passes"] is False
     assert verdicts(verdict) == ["regressed"] * 3
     assert len(verdict["failed"]) == 4  # with all comparisons together
@@ -195,7 +195,7 @@ def test_one_metric_that_fell_is_enough_to_fail(judged, summary):
 
 def test_one_run_that_fell_is_enough_to_fail(judged, summary, cell, accept_cells):
     both = accept_cells([cell(run, seed) for run in ("ce", "logit_adjust") for seed in range(3)])
-    verdict = judged(summary("ce"), summary("logit_adjust", wrong=0.3), accepted=both)
+    verdict = judged(summary("ce"), summary("logit_adjust", wrong=0.5), accepted=both)
     assert verdicts(verdict) == ["pass"] * 3 + ["regressed"] * 3
     assert verdict["passes"] is False
 
@@ -307,7 +307,7 @@ def test_a_margin_beyond_the_ceiling_is_inconclusive_and_says_how_many_seeds_wou
         r"wider than 5 points \(gate.ceiling\); about (\d+) seeds of the baseline and as many", row["reason"]
     )
     assert stated is not None
-    deviation, risk, seeds = accepted["runs"]["ce"]["std"][row["metric"]], 0.05 * 0.15 / 2, int(stated[1])
+    deviation, risk, seeds = accepted["runs"]["ce"]["std"][row["metric"]], 0.05 * 0.1 / 2, int(stated[1])
     assert spread_margin(deviation, seeds, seeds, risk) <= 5 < spread_margin(deviation, seeds - 1, seeds - 1, risk)
 
 

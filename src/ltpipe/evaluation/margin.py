@@ -79,7 +79,8 @@ def moderate(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(invalid="ignore"):
         blend = np.where(np.isinf(weight), prior, (weight * prior + own * variances) / (weight + own))
     mean = np.nansum(own, axis=-1, keepdims=True) / np.maximum(runs, 1)
-    borrowed = np.minimum(weight, mean * (_distinct_runs(values, mean) - 1))
+    # half of what independent runs would lend: the prior is an estimate too, which a quantile of t takes for known
+    borrowed = np.minimum(weight, mean * (_distinct_runs(values, mean) - 1) / 2)
     return np.where(weight > 0, blend, variances), own + borrowed
 
 
