@@ -51,9 +51,9 @@ def test_the_shares_of_the_risk_add_up_to_it(columns):
 
 def test_the_primary_metric_takes_most_of_the_risk():
     each, together = share_risk(COLUMNS, PRIMARY, 0.05)
-    assert each[FIRST] == pytest.approx(0.8 * 0.05 / 3)
-    assert each[~FIRST] == pytest.approx(0.1 * 0.05 / 6)
-    assert together == pytest.approx(0.1 * 0.05)
+    assert each[FIRST] == pytest.approx(0.9 * 0.05 / 3)
+    assert each[~FIRST] == pytest.approx(0.05 * 0.05 / 6)
+    assert together == pytest.approx(0.05 * 0.05)
 
 
 @pytest.mark.parametrize("equal", [False, True], ids=["other seeds", "equal seeds"])

@@ -128,14 +128,14 @@ def test_a_row_shows_accepted_measured_delta_margin_and_what_the_gate_sees(judge
     assert (row["run"], row["metric"], row["n"], row["accepted_n"]) == ("ce", PRIMARY, 3, 3)
     assert row["accepted"] == pytest.approx(entry["mean"][PRIMARY])
     assert row["delta"] == pytest.approx(row["mean"] - row["accepted"])
-    assert row["margin"] == pytest.approx(spread_margin(entry["std"][PRIMARY], 3, 3, 0.05 * 0.8), rel=1e-5)
+    assert row["margin"] == pytest.approx(spread_margin(entry["std"][PRIMARY], 3, 3, 0.05 * 0.9), rel=1e-5)
     assert row["margin"] < row["sees"] < 3 * row["margin"]
 
 
 def test_equal_seeds_are_compared_in_pairs_and_other_seeds_by_their_spread(judged, summary, accepted):
     paired = judged(moved(summary(), [-0.1, 0.1, -0.2]))["rows"][0]
     error = np.std([0.1, -0.1, 0.2], ddof=1) / np.sqrt(3)
-    assert paired["margin"] == pytest.approx(t.ppf(1 - 0.05 * 0.8 / 2, 2) * error, rel=1e-4)
+    assert paired["margin"] == pytest.approx(t.ppf(1 - 0.05 * 0.9 / 2, 2) * error, rel=1e-4)
     assert judged(summary(seeds=(1, 2, 7)))["rows"][0]["margin"] > 3 * paired["margin"]
 
 
@@ -307,7 +307,7 @@ def test_a_margin_beyond_the_ceiling_is_inconclusive_and_says_how_many_seeds_wou
         r"wider than 5 points \(gate.ceiling\); about (\d+) seeds of the baseline and as many", row["reason"]
     )
     assert stated is not None
-    deviation, risk, seeds = accepted["runs"]["ce"]["std"][row["metric"]], 0.05 * 0.1 / 2, int(stated[1])
+    deviation, risk, seeds = accepted["runs"]["ce"]["std"][row["metric"]], 0.05 * 0.05 / 2, int(stated[1])
     assert spread_margin(deviation, seeds, seeds, risk) <= 5 < spread_margin(deviation, seeds - 1, seeds - 1, risk)
 
 

@@ -30,7 +30,7 @@ MOST_SEEDS = 200
 class Gate(Spec):
     """Which numbers the gate compares with the accepted baseline, and how strictly."""
 
-    primary: MetricPath = Field(description="metric path that matters most: it takes 80 % of the risk of a false alarm")
+    primary: MetricPath = Field(description="metric path that matters most: it takes 90 % of the risk of a false alarm")
     metrics: list[MetricPath] = Field(default_factory=list, description="further metric paths to compare")
     against: Literal["accepted", "nothing"] = Field(
         "accepted", description="`nothing` compares nothing with the baseline, and the report says so"
