@@ -1,7 +1,6 @@
 """Every file format loads what it saved, a failed save keeps the old file, and stale results are deleted."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
+from kedro.pipeline import Node
 
 from ltpipe.hooks import StaleOutputs
 from ltpipe.storage.atomic import write_atomically
@@ -203,5 +203,5 @@ def test_before_a_node_runs_only_its_own_old_outputs_are_deleted(tmp_path):
         {"a": File(str(file)), "b": Folder(str(folder)), "c": File(str(other)), "d": MemoryDataset(1)}
         | {"e": File(str(tmp_path / "never written"))}
     )
-    StaleOutputs().before_node_run(SimpleNamespace(outputs=["a", "b", "d", "e"], inputs=["c"]), catalog)
+    StaleOutputs().before_node_run(Node(lambda c: None, ["c"], ["a", "b", "d", "e"], tags="parameters"), catalog)
     assert names(tmp_path) == ["other"]

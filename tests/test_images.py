@@ -237,8 +237,9 @@ def test_larger_packed_images_are_exported_and_predicted(tmp_path):
     manifest, pixels = packed()
     schedule = Schedule(epochs=1, batch=8, lr=0.1, weight_decay=0.0, augment={"resized_crop": (0.5, 1)})
     run, model = Run(method="ce", split="train"), Model(backbone="cnn", image=8, options={"width": 4})
-    checkpoint, _ = train(manifest, pixels, tmp_path, run, schedule, model, 0, cell="x.ce.s0")
-    payload, report = export(checkpoint, manifest, pixels, run, model, Parity())
+    recipe = {"run": run, "schedule": schedule, "model": model, "seed": 0, "cell": "x.ce.s0"}
+    checkpoint, _ = train(manifest, pixels, tmp_path, **recipe)
+    payload, report = export(checkpoint, manifest, pixels, **recipe, parity=Parity())
     assert report["agrees"] and read_facts(open_session(payload))["image_size"] == 12
-    table = predict(payload, manifest, pixels)
+    table = predict(payload, manifest, pixels, **recipe)
     assert len(table) == 20 and table["confidence"].between(0.5, 1).all()

@@ -402,8 +402,8 @@ def test_flatten_names_each_number_by_its_path():
 
 
 def test_measure_measures_the_protocols_of_the_training_split_and_no_other(cell):
-    assert list(cell(split="train_glt").metrics["protocols"]) == ["clt", "glt"]
-    assert list(cell(split="train_cbl").metrics["protocols"]) == ["alt"]
+    assert list(cell("ce").metrics["protocols"]) == ["clt", "glt"]
+    assert list(cell("balanced").metrics["protocols"]) == ["alt"]
 
 
 def test_measure_uses_the_test_split_of_each_protocol(cell):
@@ -414,10 +414,15 @@ def test_measure_uses_the_test_split_of_each_protocol(cell):
 
 
 def test_measure_carries_the_provenance_of_the_model_into_the_metrics(cell):
-    made = cell("ce", 1)
-    facts = made.predictions.attrs["facts"]
-    provenance = {"cell": "digits_glt.ce.s1", "seed": 1, "code": "code-of-ce", "provider": "CPUExecutionProvider"}
-    assert {k: v for k, v in made.metrics.items() if k != "protocols"} == provenance | {"data": facts["data"]}
+    made = cell("logit_adjust_post_hoc", 1)
+    facts, metrics = made.predictions.attrs["facts"], made.metrics
+    assert {k: v for k, v in metrics.items() if k not in ("protocols", "measured")} == {
+        key: facts[key] for key in ("cell", "seed", "data", "code", "recipe", "checkpoint", "started_from", "provider")
+    }
+    assert metrics["cell"] == "digits_glt.logit_adjust_post_hoc.s1"
+    assert metrics["started_from"] == cell("ce", 1).metrics["checkpoint"]
+    assert {key: made.details[key] for key in ("cell", "seed", "data", "code", "recipe")}.items() <= metrics.items()
+    assert (made.classes["cell"] == metrics["cell"]).all()
 
 
 def test_measure_lists_recall_precision_and_sizes_of_each_class(cell, spec):
@@ -443,15 +448,70 @@ def test_what_measure_returns_is_strict_json(cell):
     json.dumps([made.metrics, made.details], allow_nan=False)
 
 
-def test_measure_refuses_a_run_that_no_protocol_evaluates(cell, spec):
-    with pytest.raises(Refused, match="no protocol trains on 'val'; protocols train on: train_cbl, train_glt"):
-        measure(cell().predictions, spec.evaluate, Run(method="ce", split="val"))
+@pytest.fixture
+def again(cell, manifest, spec):
+    """again(change...): measure ce, seed 0, with other arguments."""
+    usual = {"predictions": cell().predictions, "manifest": manifest, "evaluation": spec.evaluate}
+    usual |= {"parity": spec.parity, "run": spec.runs["ce"].train, "schedule": spec.schedule, "model": spec.model}
+    return lambda **changes: measure(**usual | {"seed": 0, "cell": "digits_glt.ce.s0"} | changes)
 
 
-def test_measure_refuses_a_protocol_without_test_images(cell):
+def test_measure_refuses_a_run_that_no_protocol_evaluates(again):
+    evaluation = Evaluation(protocols={"alt": {"train": "train_cbl", "test": "test_gbl"}})
+    with pytest.raises(Refused, match="no protocol trains on 'train_glt'; protocols train on: train_cbl"):
+        again(evaluation=evaluation)
+
+
+def test_measure_refuses_a_protocol_without_test_images(again):
     evaluation = Evaluation(protocols={"clt": {"train": "train_glt", "test": "test_new"}})
     with pytest.raises(Refused, match="protocol clt: the manifest has no image in split 'test_new'"):
-        measure(cell().predictions, evaluation, Run(method="ce", split="train_glt"))
+        again(evaluation=evaluation)
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"seed": 1}, "seed is 0, not 1"),
+        ({"cell": "digits_glt.ce.s1"}, r"cell is digits_glt\.ce\.s0, not digits_glt\.ce\.s1"),
+        ({"run": Run(method="ce", split="train_cbl")}, "recipe is "),
+        ({"run": Run(method="focal", split="train_glt")}, "code is "),
+    ],
+)
+def test_measure_refuses_predictions_of_another_cell_code_or_recipe(again, change, difference):
+    with pytest.raises(Refused, match=f"the table of predictions of .* is of another state: {difference}"):
+        again(**change)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda rows: rows.iloc[1:], "1 images have none, 0 are unknown, 0 come twice"),
+        (lambda rows: pd.concat([rows, rows.iloc[:1]]), "0 images have none, 0 are unknown, 1 come twice"),
+        (lambda rows: rows.assign(id="x" + rows["id"]), "2895 images have none, 2895 are unknown"),
+        (lambda rows: rows.assign(label=rows["label"].iloc[::-1].to_numpy()), "0 images have none, 0 are unknown"),
+        (lambda rows: rows.assign(group="few"), "0 images have none, 0 are unknown"),
+    ],
+    ids=["one fewer", "one twice", "others", "other labels", "other groups"],
+)
+def test_measure_refuses_predictions_that_are_not_those_for_the_manifest(cell, again, spoil, said):
+    rows = spoil(cell().predictions.copy())
+    rows.attrs = cell().predictions.attrs
+    with pytest.raises(Refused, match=f"digits_glt.ce.s0: the predictions are not those for this manifest: {said}"):
+        again(predictions=rows)
+
+
+def test_measure_refuses_another_manifest_though_it_has_the_same_test_images(manifest, again):
+    fewer = manifest.drop(manifest.index[manifest["role"] == "train"][:1])
+    with pytest.raises(Refused, match="the predictions are not those for this manifest: 0 images have none"):
+        again(manifest=fewer)
+
+
+def test_the_order_of_the_predictions_does_not_matter(cell, again):
+    shuffled = cell().predictions.sample(frac=1, random_state=0)
+    shuffled.attrs = cell().predictions.attrs
+    assert again(predictions=shuffled)[0]["protocols"]["glt"]["accuracy"] == (
+        pytest.approx(cell().metrics["protocols"]["glt"]["accuracy"])
+    )
 
 
 def test_an_evaluation_without_protocols_is_refused():

@@ -79,8 +79,9 @@ def test_cells_of_one_process_have_the_bytes_of_cells_alone(tmp_path):
     def cell(name: str) -> tuple[bytes, bytes]:
         manifest, images = problem()
         row = Run(method=name, split="train")
-        checkpoint, _ = train(manifest, images, tmp_path, row, alone[name], MODEL, 0, cell=f"toy.{name}.s0")
-        return checkpoint, export(checkpoint, manifest, images, row, MODEL, Parity())[0]
+        recipe = {"run": row, "schedule": alone[name], "model": MODEL, "seed": 0, "cell": f"toy.{name}.s0"}
+        checkpoint, _ = train(manifest, images, tmp_path, **recipe)
+        return checkpoint, export(checkpoint, manifest, images, **recipe, parity=Parity())[0]
 
     threads = torch.get_num_threads()
     first = {name: cell(name) for name in ("ce", "logit_adjust")}
@@ -173,7 +174,7 @@ def test_a_resume_point_of_other_parameters_is_never_used(tmp_path, monkeypatch,
 def test_a_resume_point_of_other_code_is_never_used(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "ltpipe.training")
     interrupt(tmp_path, monkeypatch)
-    monkeypatch.setattr("ltpipe.training.train.code_version", lambda modules: "another")
+    monkeypatch.setattr("ltpipe.recipe.cell.code_version", lambda modules: "another")
     run(tmp_path)
     assert "starting over" in caplog.text
 
@@ -200,6 +201,22 @@ def test_a_run_that_starts_from_another_keeps_its_weights(tmp_path):
         assert torch.equal(weights[name], tensor)
     assert facts["started_from"] is not None
     assert "own.log_prior" in weights
+
+
+@pytest.mark.parametrize(
+    ("begun", "change", "difference"),
+    [
+        ({"cell": "toy.ce.s1"}, {}, "cell is toy.ce.s1, not toy.ce.s0"),
+        ({"cell": "toy.focal.s0"}, {}, "cell is toy.focal.s0, not toy.ce.s0"),
+        ({"seed": 1}, {}, "seed is 1, not 0"),
+        ({}, {"images": 63}, "data is "),
+    ],
+)
+def test_a_start_of_another_cell_seed_or_data_is_refused(tmp_path, begun, change, difference):
+    post_hoc = Run(method="logit_adjust", split="train", options={"form": "post_hoc"}, start_from="ce")
+    first, (manifest, images) = run(tmp_path, **begun), problem(**change)
+    with pytest.raises(Refused, match=f"the checkpoint of toy.ce.s0 is of another state: {difference}"):
+        train(manifest, images, tmp_path, post_hoc, SCHEDULE, MODEL, 0, first, cell="toy.la.s0")
 
 
 def test_an_unknown_split_is_refused_with_the_valid_ones(tmp_path):
@@ -235,7 +252,7 @@ def prepared(tmp_path) -> Path:
         "seeds": {"s0": 0},
         "reported": {"why": "a test"},
         "runs": {"ce": {"train": {"method": "ce"}}},
-        "gate": {"metrics": ["lt.accuracy.all"], "against": "nothing"},
+        "gate": {"primary": "lt.accuracy.all", "against": "nothing"},
     }
     toy["expect"]["class_counts"] = {split: {"classes": 4} for split in ("train", "val", "test")}
     (tmp_path / "toy.yml").write_text(yaml.safe_dump({"toy": toy}))
@@ -341,5 +358,5 @@ def test_a_benchmark_that_is_like_another_trains_by_itself(root):
     from ltpipe.train import load_benchmark
 
     spec = load_benchmark(root / "conf/base/parameters/digits_glt_all.yml", ("schedule.epochs=1",))
-    assert spec.schedule.epochs == 1 and spec.seeds == {"s0": 0, "s1": 1, "s2": 2}
+    assert spec.schedule.epochs == 1 and spec.seeds == {f"s{seed}": seed for seed in range(12)}
     assert spec.model.backbone == "cnn"
