@@ -353,17 +353,20 @@ def run_split(folder, index, spec, expect):
         "params:digits_glt.expect": MemoryDataset(expect),
         "digits_glt.manifest": Parquet(str(folder / "manifest.parquet")),
         "digits_glt.images": Array(str(folder / "images.npy")),
+        "digits_glt.data_identity": Json(str(folder / "data_identity.json")),
         "digits_glt.validation": Json(str(folder / "validation.json")),
     }
-    SequentialRunner().run(split_stage.create("digits_glt", "digits", "digits_glt.index"), DataCatalog(datasets))
+    stage = split_stage.create("digits_glt", "digits", "digits_glt.index", cluster=False)
+    SequentialRunner().run(stage, DataCatalog(datasets))
 
 
 def test_the_stage_writes_an_admitted_manifest_its_images_and_its_report(
-    tmp_path, index, spec, expect, manifest, images
+    tmp_path, index, spec, expect, manifest, images, data_identity
 ):
     run_split(tmp_path, index, spec, expect)
     assert pd.read_parquet(tmp_path / "manifest.parquet").equals(manifest)
     assert (np.load(tmp_path / "images.npy") == images).all()
+    assert json.loads((tmp_path / "data_identity.json").read_text()) == data_identity
     assert json.loads((tmp_path / "validation.json").read_text())["success"] is True
 
 

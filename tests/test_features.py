@@ -449,7 +449,8 @@ def test_the_pipeline_clusters_the_source_s_images_and_the_split_is_drawn_from_t
         "val": 2,
         "groups": {"by": "rank", "many": 1, "medium": 1},
     }
-    drawn = split_stage.create("b", "tiny_imagenet", "b.clustered").only_nodes_with_outputs("b.candidate")
+    stage = split_stage.create("b", "tiny_imagenet", "b.clustered", cluster=True)
+    drawn = stage.only_nodes_with_outputs("b.candidate")
     inputs = {"b.clustered": clustered, "params:b.split": Split(kind="glt_clusters", options=options)}
     manifest = run(drawn, inputs)["b.candidate"]
     colour = manifest["image"].str[2:].astype(int) % 2

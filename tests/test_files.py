@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
-from kedro.pipeline import Node
+from kedro.pipeline import Node, Pipeline
 
-from ltpipe.hooks import StaleOutputs
+from ltpipe.config.spec import Refused
+from ltpipe.hooks import MissingInputs, StaleOutputs
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.datasets import Array, Csv, File, Folder, Json, OptionalJson, Parquet, Scratch, Text
 
@@ -205,3 +206,27 @@ def test_before_a_node_runs_only_its_own_old_outputs_are_deleted(tmp_path):
     )
     StaleOutputs().before_node_run(Node(lambda c: None, ["c"], ["a", "b", "d", "e"], tags="parameters"), catalog)
     assert names(tmp_path) == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "verdict_stays"), [("train", False), ("evaluate", False), ("parameters", True), ("gate", True)]
+)
+# Kedro warns of a dataset of another namespace, once in a process
+@pytest.mark.filterwarnings("ignore:One or more dataset names contain '.' characters")
+def test_a_node_that_changes_results_deletes_the_verdict_that_the_old_ones_led_to(tmp_path, tags, verdict_stays):
+    for path in (tmp_path / "verdict.json", tmp_path / "report/report.md"):
+        write_atomically(path, b"{}")
+    datasets = {"b.verdict": Json(str(tmp_path / "verdict.json")), "b.report": Folder(str(tmp_path / "report"))}
+    datasets |= {"b.ce.s0.x": Json(str(tmp_path / "x"))}
+    node = Node(lambda: None, None, "b.ce.s0.x", tags=tags, namespace="b.ce.s0")
+    StaleOutputs().before_node_run(node, DataCatalog(datasets))
+    assert names(tmp_path) == (["report", "report/report.md", "verdict.json"] if verdict_stays else [])
+
+
+def test_a_file_that_is_missing_is_named_with_its_reader_and_the_command_before_anything_runs(tmp_path):
+    catalog = DataCatalog({"b.metrics": Json(str(tmp_path / "metrics.json")), "b.maybe": OptionalJson("/no/file")})
+    stage = Pipeline([Node(lambda *_: 1, ["b.metrics", "b.maybe"], "b.verdict", name="judge", namespace="b")])
+    with pytest.raises(Refused, match=r"b\.metrics is missing, which b\.judge reads: .* kedro run --pipeline=b,"):
+        MissingInputs().before_pipeline_run(stage, catalog)
+    catalog["b.metrics"].save({})
+    MissingInputs().before_pipeline_run(stage, catalog)

@@ -42,7 +42,7 @@ BENCHMARK = {
     "seeds": {"s0": 0},
     "reported": {"why": "a test"},
     "runs": {"ce": {"train": {"method": "ce"}}},
-    "gate": {"metrics": ["lt.accuracy.all"], "against": "nothing"},
+    "gate": {"primary": "lt.accuracy.all", "against": "nothing"},
 }
 
 

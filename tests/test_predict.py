@@ -21,8 +21,9 @@ from PIL import Image
 from ltpipe.config.spec import Refused
 from ltpipe.predict import command as main
 from ltpipe.predict import read_image
+from ltpipe.recipe.cell import identity
 from ltpipe.serving.session import BATCH, open_session, predict, read_facts, run_logits, softmax
-from ltpipe.storage.manifest import data_version
+from ltpipe.storage.manifest import class_names, data_version
 
 SIZE = 4
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -291,9 +292,22 @@ def test_a_silent_fall_back_to_the_cpu_is_refused(monkeypatch):
 # the stage
 
 
-def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(manifest, images):
-    known = facts(data=data_version(manifest, images), image_size=16)
-    table = predict(build(known, size=16), manifest, images)
+@pytest.fixture
+def recipe(spec):
+    """How the cell digits_glt.ce.s0 is trained."""
+    blocks = {"run": spec.runs["ce"].train, "schedule": spec.schedule, "model": spec.model}
+    return blocks | {"seed": 0, "cell": "digits_glt.ce.s0"}
+
+
+@pytest.fixture
+def known(recipe, manifest, images):
+    """What a model of this cell says of itself."""
+    data = {"data": data_version(manifest, images), "classes": class_names(manifest)}
+    return identity(**recipe) | data | {"image_size": 16}
+
+
+def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(manifest, images, recipe, known):
+    table = predict(build(known, size=16), manifest, images, **recipe)
     rows = manifest[manifest["role"] != "train"]
     assert table["id"].tolist() == rows["id"].tolist()
     for column in ("source", "split", "label", "group", "attribute"):
@@ -306,11 +320,12 @@ def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(manifest, 
     assert table.attrs["facts"] == known
 
 
-def test_the_stage_refuses_a_model_of_other_data(manifest, images):
-    with pytest.raises(
-        Refused, match=f"trained on data x, the manifest is {data_version(manifest, images)}: export again"
-    ):
-        predict(build(facts(), size=16), manifest, images)
+@pytest.mark.parametrize("fact", ["cell", "seed", "code", "recipe", "data", "classes"])
+def test_the_stage_refuses_a_model_of_another_state(manifest, images, recipe, known, fact):
+    other = known | {fact: ["other"] if fact == "classes" else "other"}
+    with pytest.raises(Refused, match=r"the model of digits_glt\.ce\.s0 is of another state: ") as refused:
+        predict(build(other, size=16), manifest, images, **recipe)
+    assert f"{fact} is {other[fact]}, not {known[fact]}" in refused.value.message
 
 
 def test_the_facts_of_a_model_are_what_was_written_into_it():
