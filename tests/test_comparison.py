@@ -61,11 +61,18 @@ def test_the_primary_metric_takes_most_of_the_risk():
 @pytest.mark.parametrize("seeds", [3, 12])
 def test_unchanged_code_fails_no_more_often_than_the_level_says(seeds, together, equal):
     """Measured on 20,000 draws, independent and correlated runs: 12 other seeds 5.2 % and 4.4 %, 12 equal ones 2.6 %
-    and 2.3 %, 3 equal ones 3.4 % and 3.9 %. 3 other seeds fail in 7.8 % and 7.2 %: a deviation that is borrowed from
-    three runs of three seeds is itself an estimate, which the quantile takes for known.
+    and 2.3 %, 3 equal ones 3.4 % and 3.9 %. 3 other seeds fail in 7.8 % and 7.2 %: 3.8 % by all together, whose units
+    are deviations of three seeds, and 5.5 % by single comparisons.
     """
     bound = 0.085 if seeds == 3 and not equal else 0.05
     assert share_failing(draw(seeds, together, equal)) <= bound
+
+
+@pytest.mark.parametrize(("seeds", "bound"), [(12, 0.07), (3, 0.13)])
+def test_runs_with_unlike_deviations_fail_little_more_often(seeds, bound):
+    """Deviations as 1, 3 and 10; measured on 20,000 draws: 12 seeds 5.6 %, 3 seeds 11.8 %."""
+    unlike = np.repeat([1, 3, 10], 3)
+    assert share_failing([80 + (part - 80) * unlike for part in draw(seeds)]) <= bound
 
 
 def test_one_comparison_alone_has_the_whole_risk():
