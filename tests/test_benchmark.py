@@ -186,7 +186,7 @@ def test_training_on_the_test_split_is_refused_where_protocol_and_runs_agree_on_
     block = content["digits_glt"]
     block["evaluate"] = {"protocols": {"clt": {"train": "test_cbl", "test": "test_cbl"}}}
     block["runs"] = {"ce": {"train": {"method": "ce", "split": "test_cbl"}}}
-    block["gate"], block["claims"] = {"metrics": ["clt.accuracy.all"]}, []
+    block["gate"], block["claims"] = {"primary": "clt.accuracy.all"}, []
     assert f"evaluate.protocols.clt.train: test_cbl is no train split; {TRAINS}" in message(
         tmp_path, yaml.safe_dump(content)
     )

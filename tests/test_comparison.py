@@ -60,12 +60,19 @@ def test_the_primary_metric_takes_most_of_the_risk():
 @pytest.mark.parametrize("together", [0.0, 0.8], ids=["independent", "correlated"])
 @pytest.mark.parametrize("seeds", [3, 12])
 def test_unchanged_code_fails_no_more_often_than_the_level_says(seeds, together, equal):
-    """Of 2,000 draws with independent and correlated runs, 3 other seeds fail in 5.3 and 4.4 %, 12 in 4.5 and 3.9 %.
+    """Of 20,000 draws with independent and correlated runs, 12 other seeds fail in 5.1 and 3.3 %, 3 in 4.9 and 4.7 %.
 
-    Equal seeds fail in 2.2 and 2.1 % (3) and 2.5 and 1.3 % (12). Two standard errors of a share of 5 % are 1 %.
+    Equal seeds fail in 2.5 and 1.7 % (12) and 2.7 and 2.7 % (3). Two standard errors of 2,000 draws are 1 %.
     """
     bound = 0.06
     assert share_failing(draw(seeds, together, equal)) <= bound
+
+
+@pytest.mark.parametrize(("seeds", "bound"), [(12, 0.07), (3, 0.11)])
+def test_runs_with_unlike_deviations_fail_little_more_often(seeds, bound):
+    """Deviations as 1, 3 and 10; measured on 20,000 draws: 12 seeds 5.5 %, 3 seeds 9.0 %."""
+    unlike = np.repeat([1, 3, 10], 3)
+    assert share_failing([80 + (part - 80) * unlike for part in draw(seeds)]) <= bound
 
 
 def test_one_comparison_alone_has_the_whole_risk():
