@@ -20,7 +20,7 @@ CLAIMS = Claims((Claim(better="logit_adjust", than="ce", metric="glt.accuracy.fe
 @pytest.fixture(scope="module")
 def cells(cell):
     """Cells of two runs; the second is far worse than what was accepted of both."""
-    return {run: [cell(run, seed, wrong) for seed in SEEDS] for run, wrong in zip(RUNS, (0.1, 0.3), strict=True)}
+    return {run: [cell(run, seed, wrong) for seed in SEEDS] for run, wrong in zip(RUNS, (0.1, 0.9), strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def verdict(cell, cells, judged, accept_cells):
         summarise(paper, *(c.metrics for c in cells[run]))
         for run, paper in zip(RUNS, (PAPER, Reported(why="nobody reports it")), strict=True)
     ]
-    return judged(accept_cells([cell(run, seed) for run in RUNS for seed in SEEDS]), *summaries, ceiling=90.0)
+    return judged(accept_cells([cell(run, seed) for run in RUNS for seed in SEEDS]), *summaries)
 
 
 @pytest.fixture(scope="module")

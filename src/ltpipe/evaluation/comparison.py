@@ -2,9 +2,9 @@
 
 The risk of a false alarm, 1 - gate.level, is shared: 90 % for the primary metric, 5 % for the other metrics, 5 % for
 all comparisons together. Inside a share all comparisons have equal parts (Bonferroni), so that unchanged code passes
-with probability `level`, however the numbers depend on one another. Measured at level 0.95 on 20,000 normal draws, three
-runs of three metrics: 0.95 to 0.98 with 12 seeds and with 3. If the runs' deviations are as 1, 3 and 10, borrowing gives
-the noisiest too little: 0.945 with 12 seeds, 0.91 with 3.
+with probability `level`, however the numbers depend on one another. Measured at level 0.95 on 20,000 normal draws of
+three runs and three metrics: 0.95 to 0.98, with 12 seeds and with 3. If the runs' deviations are as 1, 3 and 10,
+borrowing gives the noisiest too little: 0.945 with 12 seeds, 0.91 with 3.
 """
 
 from collections.abc import Sequence
