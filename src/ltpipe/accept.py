@@ -23,7 +23,7 @@ from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused
 from ltpipe.evaluation.baseline import Accepted, build_baseline, check_bits, read_accepted
 from ltpipe.evaluation.cells import check_cells
-from ltpipe.evaluation.judge import compare_with_accepted, require_visible
+from ltpipe.evaluation.judge import compare_with_accepted, describe_falls, require_visible
 from ltpipe.evaluation.summary import summarise
 from ltpipe.pipeline_registry import project_root
 from ltpipe.state import state
@@ -131,9 +131,7 @@ class Work:
         """Raise Refused if the gate calls the numbers a regression, unless that is asked for."""
         if before is None or worse:
             return
-        compared = self._compare(before)
-        fallen = [line for line in compared["failed"] if "margin" in line and "inconclusive" not in line]
-        if fallen:
+        if fallen := describe_falls(self._compare(before)):
             lines = "\n".join(f"  {line}" for line in fallen)
             raise Refused(f"these numbers are worse than the accepted ones:\n{lines}\nAccept them with --worse")
 
