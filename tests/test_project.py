@@ -13,9 +13,10 @@ from kedro.framework.startup import bootstrap_project
 
 import pipelines
 from ltpipe.benchmark import load
-from ltpipe.pages.dvc_yaml import Projection, dump, has_code, text
+from ltpipe.pages.dvc_yaml import Projection, dump, text
 from ltpipe.pipeline_registry import register_pipelines
-from ltpipe.storage.provenance import import_closure
+from ltpipe.storage import provenance
+from ltpipe.storage.provenance import has_code, import_closure
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -293,6 +294,19 @@ def test_a_module_without_a_docstring_is_code_and_a_docstring_alone_is_not(tmp_p
     for name, content, code in (("a", '"""Words."""\n', False), ("b", "from math import pi\n", True), ("c", "", False)):
         (tmp_path / f"{name}.py").write_text(content)
         assert has_code(tmp_path / f"{name}.py") == code
+
+
+def test_a_docstring_alone_is_no_part_of_a_result_s_identity_as_dvc_does_not_see_it(monkeypatch, tmp_path):
+    words, code = tmp_path / "words.py", tmp_path / "code.py"
+    monkeypatch.setattr(provenance, "import_closure", sorted)
+    monkeypatch.setattr(provenance, "source_path", lambda module: tmp_path / f"{module}.py")
+    words.write_text('"""Words."""\n')
+    code.write_text("x = 1\n")
+    before = provenance.code_version(["words", "code"])
+    words.write_text('"""Other words."""\n')
+    assert provenance.code_version(["words", "code"]) == before
+    code.write_text("x = 2\n")
+    assert provenance.code_version(["words", "code"]) != before
 
 
 def test_conf_local_says_where_a_machine_keeps_its_data(tmp_path):

@@ -86,6 +86,15 @@ class Benchmark(Spec):
             raise ValueError(f"names are lower-case letters, digits and _, not: {', '.join(wrong)}")
         return named
 
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: dict[str, int]) -> dict[str, int]:
+        """One training that counts as several seeds would make the mean look surer than it is."""
+        numbers = list(seeds.values())
+        if twice := [name for name, number in seeds.items() if numbers.count(number) > 1]:
+            raise ValueError(f"each name needs a number of its own, but {', '.join(twice)} share theirs")
+        return seeds
+
     @model_validator(mode="after")
     def _consistent(self) -> "Benchmark":
         self._check_roles()

@@ -20,8 +20,8 @@ from ltpipe.pipeline_registry import project_root, requested_benchmarks
 log = logging.getLogger("ltpipe")
 
 RUNNERS = ("SequentialRunner", "ParallelRunner")
-# tags of stages whose results the verdict does not depend on, or that make it
-AFTER_ALL = {"parameters", "judge", "gate"}
+# tags of nodes that only read the verdict, or whose results it does not depend on
+KEEP_THE_VERDICT = {"parameters", "gate"}
 
 
 class WholeParameters:
@@ -190,21 +190,30 @@ class KnownRunners:
 
 
 class StaleOutputs:
-    """Delete a node's outputs before it runs, as DVC does, and the verdict that its old outputs led to.
+    """Delete a node's outputs before it runs, as DVC does, and before all nodes the verdict that old outputs led to.
 
     A run that fails then leaves no verdict and no report, rather than those of the last run that did not.
     """
 
     @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: Any) -> None:
+        """Delete the verdicts and reports that the run makes, or that will not be of what it makes."""
+        benchmarks = {str(node.namespace).split(".")[0] for node in pipeline.nodes if not node.tags & KEEP_THE_VERDICT}
+        stale = {f"{benchmark}.{name}" for benchmark in benchmarks for name in ("verdict", "report")}
+        for name in sorted(stale - pipeline.inputs()):
+            _delete(catalog.get(name))
+
+    @hook_impl
     def before_node_run(self, node: Node, catalog: Any) -> None:
-        """Delete the files and folders that the node is about to write, and the verdict on the benchmark."""
-        stale = list(node.outputs)
-        if not node.tags & AFTER_ALL:
-            benchmark = str(node.namespace).split(".")[0]
-            stale += [f"{benchmark}.verdict", f"{benchmark}.report"]
-        for name in stale:
-            path = getattr(catalog.get(name), "path", None)
-            if path is not None and path.is_dir():
-                shutil.rmtree(path)
-            elif path is not None:
-                path.unlink(missing_ok=True)
+        """Delete the files and folders that the node is about to write."""
+        for name in node.outputs:
+            _delete(catalog.get(name))
+
+
+def _delete(dataset: Any) -> None:
+    """Delete a dataset's file or folder, if it has one."""
+    path = getattr(dataset, "path", None)
+    if path is not None and path.is_dir():
+        shutil.rmtree(path)
+    elif path is not None:
+        path.unlink(missing_ok=True)

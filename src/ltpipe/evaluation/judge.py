@@ -35,7 +35,9 @@ class Gate(Spec):
     against: Literal["accepted", "nothing"] = Field(
         "accepted", description="`nothing` compares nothing with the baseline, and the report says so"
     )
-    runs: list[str] | None = Field(None, description="runs that gate; default: all")
+    runs: list[str] | None = Field(
+        None, min_length=1, description="runs that gate; default: all; for none say against: nothing"
+    )
     level: float = Field(0.95, gt=0, lt=1, description="probability with which unchanged code passes")
     ceiling: float = Field(
         10.0,

@@ -12,10 +12,8 @@ The stage `measure` does not repeat the code of its cells' training: the checkpo
 version of that code, so a change there changes the checkpoint.
 """
 
-import ast
 import sys
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from ltpipe.config.spec import Refused, Spec
 from ltpipe.pipeline_registry import DEFAULT, project_root
 from ltpipe.recipe.cell import code_modules
 from ltpipe.storage.atomic import write_atomically
-from ltpipe.storage.provenance import import_closure, source_path
+from ltpipe.storage.provenance import has_code, import_closure, source_path
 
 HEADER = "# Written by `ltpipe generate{name}` from the Kedro graph; edit that, not this.\n"
 STAGES = ("parameters", "fetch", "cluster", "split", "train", "measure", "judge", "gate")
@@ -146,13 +144,6 @@ class Projection:
         other, run, _ = self.spec.cluster.start_from.split(".")
         spec = load(self.root / "conf/base", [other])[other]
         return spec.runs[run].train.modules() | spec.model.modules()
-
-
-@cache
-def has_code(path: Path) -> bool:
-    """Tell whether a module holds more than a docstring."""
-    body = ast.parse(path.read_text()).body
-    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
 
 
 def fold(paths: Iterable[str], root: Path) -> list[str]:
