@@ -166,15 +166,15 @@ def test_a_missing_seed_is_not_accepted(project):
 
 
 def test_worse_numbers_are_accepted_only_when_that_is_said(project):
-    project.edit("epochs: 30", "epochs: 2")
-    refused(project, project.run(), 3, "ce glt.accuracy.all", "below the accepted")
+    project.edit("epochs: 30", "epochs: 15")
+    project.edit(", glt.accuracy.few]", "]")  # cannot be told from guessing after so few epochs
+    refused(
+        project, project.run(), 3, "ce glt.accuracy.all", "below the accepted", "changed since accepted: gate.metrics"
+    )
     accept_refuses(project, "worse than the accepted", "ce glt.accuracy.all", "--worse")
-    # so bad a model cannot be told from guessing, so with --worse it is refused for another reason
-    gate = "gate: {primary: glt.accuracy.all, metrics: [clt.accuracy.all, glt.accuracy.few]"
-    project.edit(gate, "gate: {primary: clt.accuracy.all")
-    accept_refuses(project, "worse than the accepted", "ce clt.accuracy.all")
     done = project.accept("--worse")
     assert done.returncode == 0, done.stderr
+    assert "gate.metrics: ['clt.accuracy.all', 'glt.accuracy.few'] -> ['clt.accuracy.all']" in done.stdout
 
 
 # 3. an accepted file that somebody edited
@@ -235,7 +235,7 @@ def test_an_edited_baseline_is_refused_even_with_a_digest_that_fits(project, tam
     refused(project, project.judge(), 2, f"conf/accepted/{NAME}.json", message)
 
 
-@pytest.mark.parametrize("tamper", [change_bits, drop_seed, drop_run])
+@pytest.mark.parametrize("tamper", [change_bits, drop_run])
 def test_an_edited_baseline_with_its_old_digest_is_refused(project, tamper):
     content = json.loads(project.accepted.read_text())
     tamper(content)
@@ -269,20 +269,21 @@ def test_predictions_without_the_wrong_ones_are_refused(project):
     kept.to_parquet(path, index=False)
     done = project.run(f"--nodes={NAME}.ce.s0.measure")
     refused(project, done, 2, f"{NAME}.ce.s0", f"{len(table) - len(kept)} images have none")
-    refused(project, project.judge(), 2, f"{NAME}.ce.s0.metrics is missing")
+    refused(project, project.judge(), 2, f"{NAME}.ce.s0.details is missing")
 
 
 def test_predictions_of_another_cell_are_refused(project):
     name = "predictions.parquet"
     shutil.copy(project.file("07_model_output", "ce.s1", name), project.file("07_model_output", "ce.s0", name))
-    refused(project, project.run(f"--from-nodes={NAME}.ce.s0.measure"), 2, f"predictions of {NAME}.ce.s0", "ce.s1")
+    node = f"{NAME}.ce.s0.measure"
+    refused(project, project.run(f"--from-nodes={node}"), 2, f"{NAME}.state, which", "--tags=evaluate,report,gate")
+    refused(project, project.run(f"--nodes={node}"), 2, f"predictions of {NAME}.ce.s0", f"cell is {NAME}.ce.s1")
 
 
-@pytest.mark.parametrize("other", ["ce.s1", "logit_adjust.s0"])
-def test_the_metrics_of_another_cell_are_refused(project, other):
+def test_the_metrics_of_another_cell_are_refused(project):
     name = "metrics.json"
-    shutil.copy(project.file("08_reporting", other, name), project.file("08_reporting", "ce.s0", name))
-    refused(project, project.judge(), 2, other)
+    shutil.copy(project.file("08_reporting", "ce.s1", name), project.file("08_reporting", "ce.s0", name))
+    refused(project, project.judge(), 2, "ce.s1")
 
 
 def test_metrics_that_somebody_improved_are_not_accepted(project):
@@ -363,32 +364,39 @@ def test_after_training_was_killed_nothing_passes(project):
 
 # 8. a weaker gate may pass, and says so
 
-GATE = "gate: {primary: glt.accuracy.all, metrics: [clt.accuracy.all, glt.accuracy.few]}"
+GATE = "gate: {primary: glt.accuracy.all, metrics: [clt.accuracy.all, glt.accuracy.few]"
+ALL_SEEDS = "seeds: {s0: 0, s1: 1, s2: 2}"
 WEAKER = [
-    (GATE, "gate: {primary: glt.accuracy.all}", "gate.metrics: [], when accepted ['clt.accuracy.all', 'glt.acc"),
-    (GATE, GATE[:-1] + ", level: 0.5}", "gate.level: 0.5, when accepted 0.95"),
-    (GATE, GATE[:-1] + ", ceiling: 90}", "gate.ceiling: 90.0, when accepted 10.0"),
-    (GATE, GATE[:-1] + ", against: nothing}", "gate.against: nothing, when accepted accepted"),
-    (GATE, GATE[:-1] + ", runs: [ce]}", "gate.runs: ['ce'], when accepted None"),
-    ("seeds: {s0: 0, s1: 1, s2: 2}", "seeds: {s0: 0, s1: 1}", "ce: 2 seeds, when accepted 3"),
+    ("primary: glt.accuracy.all, level: 0.5, ceiling: 90, runs: [ce]", "seeds: {s0: 0, s1: 1}"),
+    ("primary: glt.accuracy.all, against: nothing", ALL_SEEDS),
+]
+SAID = [
+    (
+        "gate.metrics: [], when accepted ['clt.accuracy.all', 'glt.accuracy.few']",
+        "gate.level: 0.5, when accepted 0.95",
+        "gate.ceiling: 90.0, when accepted 10.0",
+        "gate.runs: ['ce'], when accepted None",
+        "ce: 2 seeds, when accepted 3",
+    ),
+    ("gate.against: nothing, when accepted accepted",),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "said"), WEAKER)
-def test_a_weaker_gate_says_so_in_its_last_line_and_in_the_report(project, old, new, said):
-    project.edit(old, new)
+@pytest.mark.parametrize(("weaker", "said"), zip(WEAKER, SAID, strict=True))
+def test_a_weaker_gate_says_so_in_its_last_line_and_in_the_report(project, weaker, said):
+    project.edit(GATE, f"gate: {{{weaker[0]}")
+    project.edit(ALL_SEEDS, weaker[1])
     done = project.judge()
     assert done.returncode == 0, done.stderr
-    last = (done.stdout + done.stderr).strip().splitlines()[-1]
-    assert "changed since accepted" in last and said in last
-    assert f"changed since accepted: {said}" in project.report.read_text()
+    last, report = (done.stdout + done.stderr).strip().splitlines()[-1], project.report.read_text()
+    assert all(line in last and f"changed since accepted: {line}" in report for line in said), last
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (GATE, GATE[:-1] + ", runs: []}", "gate.runs"),
-        ("seeds: {s0: 0, s1: 1, s2: 2}", "seeds: {s0: 0, s1: 1, s2: 1}", "seeds"),
+        (GATE, GATE + ", runs: []", "gate.runs"),
+        (ALL_SEEDS, "seeds: {s0: 0, s1: 1, s2: 1}", "s1, s2 share theirs"),
     ],
 )
 def test_a_gate_that_can_compare_nothing_is_no_benchmark(project, old, new, message):

@@ -142,8 +142,10 @@ class Work:
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
-    """Return one line for each gated metric: its old and its new mean; and one for each run that is retired."""
+    """Return one line for each gated metric, run that is retired, and setting of the gate: the old and the new one."""
     lines = [f"{run}: retired\n" for run in after["retired"] if run not in before.get("retired", {})]
+    changed = [key for key, value in before.get("gate", {}).items() if after["gate"].get(key) != value]
+    lines += [f"gate.{key}: {before['gate'][key]} -> {after['gate'].get(key)}\n" for key in changed]
     for run, entry in after["runs"].items():
         old = before["runs"].get(run, {}).get("mean", {})
         for metric in [m for m in metrics if m in entry["mean"]]:

@@ -104,9 +104,14 @@ class MissingInputs:
         """Raise Refused if a file that the pipeline reads, and does not make, is not there."""
         for name in sorted(pipeline.inputs()):
             dataset = catalog.get(name)
+            reader = next(node for node in pipeline.nodes if name in node.inputs)
+            benchmark = str(reader.namespace).split(".")[0]
+            if dataset is None:
+                raise Refused(
+                    f"{name}, which {reader.name} reads, is kept in no file, and this command leaves out the node that "
+                    f"makes it. Choose by tags: kedro run --pipeline={benchmark} --tags=evaluate,report,gate"
+                )
             if getattr(dataset, "must_exist", False) and not dataset.path.exists():
-                reader = next(node for node in pipeline.nodes if name in node.inputs)
-                benchmark = str(reader.namespace).split(".")[0]
                 raise Refused(
                     f"{name} is missing, which {reader.name} reads: it was not made yet, or a stage before it failed. "
                     f"Run the stages before it too: kedro run --pipeline={benchmark}, or dvc repro ({dataset.path})"
