@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import yaml
 
+from ltpipe.benchmark import load
 from ltpipe.config.spec import load_item, parse
+from ltpipe.evaluation.comparison import Column, find_power
 from ltpipe.pages import methods as methods_page
 from ltpipe.pages.options import option_table
 from ltpipe.recipe.run import Run
@@ -114,6 +117,17 @@ def table(page: str, accepted: dict, metrics: tuple[str, ...]) -> list[str]:
         + f" | {entry['n']} |"
         for run, entry in accepted["runs"].items()
     ]
+
+
+def test_the_fall_that_the_readme_says_is_caught_is_what_the_accepted_seeds_give():
+    spec = load(ROOT / "conf/base", ["digits_glt"])["digits_glt"]
+    runs = json.loads((ROOT / "conf/accepted/digits_glt.json").read_text())["runs"]
+    columns = [Column(run, metric, 1, 0.0) for run in runs for metric in spec.gate.all_metrics()]
+    seeds = next(iter(runs.values()))["seeds"]
+    values = np.array([[runs[c.run]["seeds"][seed]["metrics"][c.metric] for c in columns] for seed in seeds])
+    power = find_power(values, len(seeds), columns, spec.gate.primary, spec.gate.level, [])
+    caught = max(power.smallest[k] for k, c in enumerate(columns) if c.metric == spec.gate.primary)
+    assert f"a fall of {caught:.1f} points of GLT accuracy in any one run is caught" in README
 
 
 def test_the_readme_s_numbers_are_the_accepted_ones():

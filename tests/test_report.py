@@ -229,3 +229,9 @@ def test_runs_of_different_protocols_and_a_run_that_trains_nothing_share_one_rep
     assert table["glt.accuracy.all"][1] == "-"
     assert set(files) == set(written)
     assert all(files[name] != written[name] for name in files)
+
+
+def test_a_validation_of_another_manifest_is_refused(verdict, validation, shown):
+    other = validation[0] | {"manifest": "0" * 16}
+    with pytest.raises(Refused, match="the validation is of manifest 0000000000000000, the cells are of "):
+        report(verdict, other, CLAIMS, *shown)

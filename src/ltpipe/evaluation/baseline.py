@@ -215,6 +215,5 @@ def _accuracies(bits: np.ndarray, groups: np.ndarray) -> dict[str, float]:
 def _refuse(where: str, problems: Sequence[str]) -> None:
     if found := [problem for problem in problems if problem]:
         lines = "\n".join(f"  {problem}" for problem in found[:10])
-        raise Refused(
-            f"{where} is not a baseline that ltpipe accept wrote:\n{lines}\nTake the committed one, or accept again"
-        )
+        remedy = "Take the committed one, or delete the file and accept again"
+        raise Refused(f"{where} is not a baseline that ltpipe accept wrote:\n{lines}\n{remedy}")

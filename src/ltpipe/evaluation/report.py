@@ -6,6 +6,7 @@ It is written before the gate runs, so that a failed run has a report too.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ltpipe.config.spec import Refused
 from ltpipe.evaluation import plots
 from ltpipe.evaluation.claims import Claims, check_claims
 from ltpipe.recipe.cell import require_cell
@@ -24,6 +25,7 @@ def report(
     is of another cell, recipe, code or data than the metrics that were judged.
     """
     summaries = verdict["summaries"]
+    _require_validation(validation, summaries)
     details = [cell for cell in cells if isinstance(cell, Mapping)]
     logs = [cell for cell in cells if not isinstance(cell, Mapping)]
     judged = [{key: cell[key] for key in SHOWN} for summary in summaries for cell in summary["cells"]]
@@ -34,6 +36,16 @@ def report(
     figures = plots.render(summaries, details, dict(zip(names, logs, strict=True)))
     text = render_markdown(verdict, validation, check_claims(claims, summaries), list(figures))
     return {"report.md": text.encode(), **figures}
+
+
+def _require_validation(validation: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Raise Refused if the validation is of another manifest than the one that the cells were measured on."""
+    measured = sorted({data.split("-")[0] for s in summaries for data in s["data"]})
+    if measured != [validation["manifest"]]:
+        raise Refused(
+            f"the validation is of manifest {validation['manifest']}, the cells are of {', '.join(measured)}: draw it "
+            "again (--tags=data), or dvc repro"
+        )
 
 
 def render_markdown(

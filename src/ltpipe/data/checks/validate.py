@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ltpipe.config.spec import Spec
 from ltpipe.data.sampling.class_sizes import Sizes
-from ltpipe.storage.manifest import COLUMNS, ROLES, Groups, role_of
+from ltpipe.storage.manifest import COLUMNS, ROLES, Groups, fingerprint, role_of
 from ltpipe.storage.table import Table
 
 EXAMPLES = 10
@@ -176,7 +176,9 @@ def validate(candidate: Table, raw: Path, expect: Expect) -> tuple[dict[str, Any
         },
     )
     lines = [_report_line(outcome) for outcome in result.results]
-    return {"success": bool(result.success), "rows": len(candidate), "expectations": lines}, _render_page(result)
+    manifest = fingerprint(candidate) if result.success else None  # what is refused may have no columns or values
+    facts = {"success": bool(result.success), "manifest": manifest, "rows": len(candidate)}
+    return facts | {"expectations": lines}, _render_page(result)
 
 
 def _report_line(outcome: Any) -> dict[str, Any]:
