@@ -208,19 +208,32 @@ def test_before_a_node_runs_only_its_own_old_outputs_are_deleted(tmp_path):
     assert names(tmp_path) == ["other"]
 
 
-@pytest.mark.parametrize(
-    ("tags", "verdict_stays"), [("train", False), ("evaluate", False), ("parameters", True), ("gate", True)]
-)
-# Kedro warns of a dataset of another namespace, once in a process
-@pytest.mark.filterwarnings("ignore:One or more dataset names contain '.' characters")
-def test_a_node_that_changes_results_deletes_the_verdict_that_the_old_ones_led_to(tmp_path, tags, verdict_stays):
+@pytest.fixture
+def judged(tmp_path):
+    """A catalog with a verdict and a report on benchmark b."""
     for path in (tmp_path / "verdict.json", tmp_path / "report/report.md"):
         write_atomically(path, b"{}")
     datasets = {"b.verdict": Json(str(tmp_path / "verdict.json")), "b.report": Folder(str(tmp_path / "report"))}
-    datasets |= {"b.ce.s0.x": Json(str(tmp_path / "x"))}
+    return DataCatalog(datasets | {"b.ce.s0.x": Json(str(tmp_path / "x"))})
+
+
+@pytest.mark.parametrize(
+    ("tags", "verdict_stays"),
+    [("train", False), ("evaluate", False), (["report", "judge"], False), ("parameters", True), ("gate", True)],
+)
+# Kedro warns of a dataset of another namespace, once in a process
+@pytest.mark.filterwarnings("ignore:One or more dataset names contain '.' characters")
+def test_a_run_that_changes_results_deletes_the_verdict_that_the_old_ones_led_to(tmp_path, judged, tags, verdict_stays):
+    """It does so before its first node, so that a run that is refused in between leaves no report that passes."""
     node = Node(lambda: None, None, "b.ce.s0.x", tags=tags, namespace="b.ce.s0")
-    StaleOutputs().before_node_run(node, DataCatalog(datasets))
+    StaleOutputs().before_pipeline_run(Pipeline([node]), judged)
     assert names(tmp_path) == (["report", "report/report.md", "verdict.json"] if verdict_stays else [])
+
+
+def test_a_run_that_writes_the_report_of_a_verdict_keeps_the_verdict(tmp_path, judged):
+    node = Node(lambda verdict: None, "b.verdict", "b.report", tags=["report", "judge"], name="report", namespace="b")
+    StaleOutputs().before_pipeline_run(Pipeline([node]), judged)
+    assert names(tmp_path) == ["verdict.json"]
 
 
 def test_a_file_that_is_missing_is_named_with_its_reader_and_the_command_before_anything_runs(tmp_path):

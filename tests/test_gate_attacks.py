@@ -323,6 +323,7 @@ def test_numbers_and_models_of_an_older_manifest_are_refused(project):
 def test_training_rows_that_point_at_test_pixels_are_refused(project):
     manifest = pd.read_parquet(project.manifest)
     train, test = (manifest.index[manifest["role"] == role][:30] for role in ("train", "test"))
+    # only a data id that sees the column `row` notices it
     manifest.loc[train, "row"] = manifest.loc[test, "row"].to_numpy()
     manifest.to_parquet(project.manifest, index=False)
     refused(project, project.measure_and_judge(), 2, f"the model of {NAME}.ce.s0", "data is")
