@@ -9,10 +9,11 @@ from scipy.stats import t
 
 from ltpipe.config.spec import Refused, parse
 from ltpipe.evaluation.baseline import seal
-from ltpipe.evaluation.judge import PASSING, Gate, judge, require_visible, seeds_needed
+from ltpipe.evaluation.judge import Gate, judge
 from ltpipe.evaluation.margin import spread_margin
 from ltpipe.evaluation.reported import Reported
 from ltpipe.evaluation.summary import summarise
+from ltpipe.evaluation.verdict import PASSING, require_visible, seeds_needed
 
 PRIMARY = "glt.accuracy.all"
 METRICS = [PRIMARY, "clt.accuracy.all", "glt.accuracy.few"]

@@ -23,8 +23,9 @@ from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused
 from ltpipe.evaluation.baseline import Accepted, build_baseline, check_bits, read_accepted
 from ltpipe.evaluation.cells import check_cells
-from ltpipe.evaluation.judge import compare_with_accepted, describe_worse, require_visible
+from ltpipe.evaluation.judge import compare_with_accepted
 from ltpipe.evaluation.summary import summarise
+from ltpipe.evaluation.verdict import describe_worse, require_visible
 from ltpipe.pipeline_registry import project_root
 from ltpipe.state import state
 from ltpipe.storage.atomic import write_atomically

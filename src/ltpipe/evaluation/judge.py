@@ -10,21 +10,18 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltpipe.config.spec import Refused, Spec
+from ltpipe.config.spec import Spec
 from ltpipe.evaluation.baseline import Accepted, check_bits, read_accepted
 from ltpipe.evaluation.cells import check_cells
 from ltpipe.evaluation.comparison import Column, compare_all, find_power, share_risk
-from ltpipe.evaluation.margin import Falls, spread_margin
+from ltpipe.evaluation.margin import Falls
 from ltpipe.evaluation.measure import Evaluation
-from ltpipe.evaluation.metrics import MetricPath, higher_is_better, parse_path
-from ltpipe.storage.manifest import GROUPS
+from ltpipe.evaluation.metrics import MetricPath
+from ltpipe.evaluation.verdict import PASSING, decide, describe_failed, guessing_value, one_image, sign_of
 from ltpipe.storage.table import Table
 
-# The verdicts that do not fail the gate; a new verdict fails until it is added here.
-PASSING = ("pass", "unreported", "not judged")
 # Falls of the primary metric, in points, for which the report says how often they are caught.
 SHOWN_FALLS = (0.5, 1.0, 2.0, 5.0)
-MOST_SEEDS = 200
 
 
 class Gate(Spec):
@@ -116,7 +113,7 @@ def compare_with_accepted(
     if judged and baseline is not None:
         result |= _judge_rows(judged, baseline, gate, manifest, evaluation, summaries)
     if not obstacle:  # an obstacle makes every row incomparable for the same reason: say it once
-        result["failed"] = [*_missing_runs(baseline, gate, summaries), *_describe_failed(rows, result["together"])]
+        result["failed"] = [*_missing_runs(baseline, gate, summaries), *describe_failed(rows, result["together"])]
     return result
 
 
@@ -203,7 +200,7 @@ def _judge_rows(
 ) -> dict[str, Any]:
     """Fill the rows in, and return what is said of all of them together, and what the gate would see."""
     columns = [
-        Column(row["run"], row["metric"], _sign(row["metric"]), _one_image(row["metric"], manifest, evaluation))
+        Column(row["run"], row["metric"], sign_of(row["metric"]), one_image(row["metric"], manifest, evaluation))
         for row in rows
     ]
     accepted, candidate = _values(columns, baseline, summaries)
@@ -216,30 +213,11 @@ def _judge_rows(
         fall, margin = float(single.fall[k]), float(single.margin[k])
         row |= {"accepted": row["mean"] + columns[k].sign * fall, "accepted_n": baseline.runs[row["run"]].n}
         row |= {"delta": -columns[k].sign * fall, "margin": margin, "sees": float(power.smallest[k])}
-        row |= _verdict(row, fall, gate, accepted[:, k], float(risks[k]), _guessing(row["metric"], manifest))
+        row |= decide(row, fall, gate.ceiling, accepted[:, k], float(risks[k]), guessing_value(row["metric"], manifest))
     return {
         "together": _together(together),
         "power": {"seeds": seeds, "false_alarms": power.false_alarms, "caught": [*power.caught.items()]},
     }
-
-
-def _sign(metric: str) -> int:
-    return 1 if higher_is_better(metric) else -1
-
-
-def _one_image(metric: str, manifest: Table, evaluation: Evaluation) -> float:
-    """Return the share of one image of the metric's part of the test split, in percentage points."""
-    place = parse_path(metric)
-    rows = manifest[manifest["split"] == evaluation.protocols[place.protocol].test]
-    member = rows["group"] == place.part if place.part in GROUPS else rows["group"].notna()
-    return 100 / max(int(member.sum()), 1)
-
-
-def _guessing(metric: str, manifest: Table) -> float:
-    """Return the value that a guessing model has, or 0 where that is not known; -inf if a smaller value is better."""
-    if not higher_is_better(metric):
-        return -np.inf
-    return 100 / manifest["label"].nunique() if parse_path(metric).metric in ("accuracy", "recall") else 0.0
 
 
 def _values(
@@ -262,44 +240,6 @@ def _values(
     tables = ([[of.get((*c[:2], seed), np.nan) for c in columns] for seed in seeds] for of in (accepted, measured))
     before, after = (np.array(table, float) for table in tables)
     return before, after
-
-
-def _verdict(
-    row: Mapping[str, Any], fall: float, gate: Gate, accepted: np.ndarray, risk: float, guessing: float
-) -> dict[str, Any]:
-    """Return the verdict on one comparison, with a reason if it is inconclusive."""
-    if fall > row["margin"]:
-        return {"verdict": "regressed"}
-    if row["margin"] > gate.ceiling:
-        return {
-            "verdict": "inconclusive",
-            "reason": f"the margin is wider than {gate.ceiling:g} points (gate.ceiling); "
-            + _describe_seeds(seeds_needed(accepted, risk, gate.ceiling)),
-        }
-    if row["accepted"] - row["margin"] <= guessing:
-        room = row["accepted"] - guessing
-        return {
-            "verdict": "inconclusive",
-            "reason": f"the margin is so wide that a guessing model would pass ({guessing:.2f}); "
-            + _describe_seeds(seeds_needed(accepted, risk, room) if room > 0 else None),
-        }
-    return {"verdict": "pass"}
-
-
-def seeds_needed(accepted: np.ndarray, risk: float, ceiling: float) -> int | None:
-    """Return with how many seeds, accepted and measured, the margin would not exceed `ceiling`; None: too many.
-
-    accepted: values of the accepted seeds, S, nan where there is none. The seeds are taken to vary as these do.
-    """
-    deviation = float(accepted[~np.isnan(accepted)].std(ddof=1))
-    enough = (k for k in range(2, MOST_SEEDS) if spread_margin(deviation, k, k, risk) <= ceiling)
-    return next(enough, None)
-
-
-def _describe_seeds(count: int | None) -> str:
-    if count is None:
-        return f"{MOST_SEEDS} seeds would not be enough: the metric cannot gate here"
-    return f"about {count} seeds of the baseline and as many of the candidate would do"
 
 
 def _together(falls: Falls | None) -> dict[str, Any] | None:
@@ -325,40 +265,8 @@ def _changed_settings(baseline: Accepted, gate: Gate, summaries: Sequence[Mappin
     return lines
 
 
-def _describe_failed(rows: Sequence[Mapping[str, Any]], together: Mapping[str, Any] | None) -> list[str]:
-    lines = [_describe_row(row) for row in rows if row["verdict"] not in PASSING]
-    if together is not None and together["verdict"] not in PASSING:
-        lines.append(
-            f"all comparisons together: on average {-together['delta']:.2f} accepted standard deviations below, "
-            f"margin {together['margin']:.2f}"
-        )
-    return lines
-
-
-def describe_worse(compared: Mapping[str, Any]) -> list[str]:
-    """Return a line for each comparison of `compare_with_accepted` that is a regression."""
-    return _describe_failed([row for row in compared["rows"] if row["verdict"] == "regressed"], compared["together"])
-
-
-def _describe_row(row: Mapping[str, Any]) -> str:
-    """Return a failed comparison with the baseline as one line."""
-    if row["verdict"] != "regressed":
-        return f"{row['run']} {row['metric']}: {row['verdict']}, {row['reason']}"
-    where = "below" if row["delta"] < 0 else "above"
-    return (
-        f"{row['run']} {row['metric']}: {row['mean']:.2f} (n {row['n']}) is {abs(row['delta']):.2f} {where} the "
-        f"accepted {row['accepted']:.2f}, margin {row['margin']:.2f}"
-    )
-
-
 def _describe_reported(summary: Mapping[str, Any]) -> str:
     """Return a failed comparison with a paper's number as one line."""
     r = summary["reported"]
     why = r.get("reason") or f"measured {summary['metrics'][r['metric']]['mean']:.2f}, tolerance {r['tolerance']}"
     return f"{summary['run']} {r['metric']}: {r['verdict']} the reported {r['value']} ({why})"
-
-
-def require_visible(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise Refused if a comparison would be inconclusive: such a baseline lets everything pass."""
-    if blind := [_describe_row(row) for row in rows if row["verdict"] == "inconclusive"]:
-        raise Refused("the gate would not see with this baseline:\n" + "\n".join(f"  {line}" for line in blind))
