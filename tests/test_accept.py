@@ -84,6 +84,12 @@ def test_a_regression_is_accepted_only_if_that_is_asked_for(accept, catalog):
     assert before == first and after["runs"]["ce"]["mean"]["glt.accuracy.all"] < 75
 
 
+def test_a_weaker_gate_does_not_hide_a_regression(accept):
+    accept("ce")
+    with pytest.raises(Refused, match="worse than the accepted"):
+        accept("ce", wrong=0.6, against="nothing")
+
+
 def test_a_rise_and_a_new_run_are_no_regression(accept):
     accept("ce")
     accept("ce", "margin", wrong=0.05)

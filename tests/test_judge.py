@@ -453,3 +453,17 @@ def test_a_cell_of_another_state_is_refused(manifest, spec, accepted, state_of, 
     cells = [*one["cells"][:2], one["cells"][2] | {fact: "other"}]
     with pytest.raises(Refused, match=rf"digits_glt\.ce\.s2 is of another state: {fact} is other, not "):
         judge(manifest, accepted, spec.gate, spec.evaluate, state_of(one), one | {"cells": cells})
+
+
+def test_a_manifest_of_other_data_than_the_cells_is_refused(judged, summary, manifest):
+    with pytest.raises(Refused, match="the data of its cells are .*: draw it again"):
+        judged(summary(), manifest=manifest.assign(row=manifest["row"][::-1].to_numpy()))
+
+
+def test_a_run_with_another_recipe_than_the_accepted_one_is_listed(judged, summary, accepted):
+    accepted["runs"]["ce"]["recipe"] = "0" * 12
+    assert judged(summary(), ceiling=10.0)["settings"] == [
+        "ce: another recipe (method, schedule or model) than when accepted"
+    ]
+    accepted["runs"]["ce"]["recipe"] = None
+    assert judged(summary(), ceiling=10.0)["settings"] == []

@@ -20,10 +20,10 @@ from kedro.io import DatasetError
 
 from ltpipe.benchmark import Benchmark, load
 from ltpipe.config.parameters import benchmark_names
-from ltpipe.config.spec import Refused
+from ltpipe.config.spec import Refused, parse
 from ltpipe.evaluation.baseline import Accepted, build_baseline, check_bits, read_accepted
 from ltpipe.evaluation.cells import check_cells
-from ltpipe.evaluation.judge import compare_with_accepted
+from ltpipe.evaluation.judge import Gate, compare_with_accepted
 from ltpipe.evaluation.summary import summarise
 from ltpipe.evaluation.verdict import describe_worse, require_visible
 from ltpipe.pipeline_registry import project_root
@@ -91,7 +91,7 @@ class Work:
         check_bits(checked, self.manifest, self.spec.evaluate)
         # as if measured with other seeds: a comparison with themselves would see everything
         others = [s | {"seeds": [-1 - seed for seed in s["seeds"]]} for s in self.summaries]
-        self.power = self._compare(checked, others)
+        self.power = compare_with_accepted(self.manifest, checked, self.spec.gate, self.spec.evaluate, others)
         require_visible(self.power["rows"])
         return self.accepted or {"runs": {}}, after
 
@@ -131,15 +131,20 @@ class Work:
             raise Refused(f"accepted runs that are not run any more: {', '.join(gone)}; say so with --retire RUN")
 
     def _refuse_worse(self, before: Accepted | None, worse: bool) -> None:
-        """Raise Refused if the gate calls the numbers a regression, unless that is asked for."""
+        """Raise Refused if the gate calls the numbers a regression, unless that is asked for.
+
+        The gate with which they were accepted judges too: a weaker one would hide what got worse.
+        """
         if before is None or worse:
             return
-        if fallen := describe_worse(self._compare(before, self.summaries)):
-            lines = "\n".join(f"  {line}" for line in fallen)
+        then = parse(Gate, before.gate, f"conf/accepted/{self.name}.json, gate")
+        if fallen := [line for gate in (self.spec.gate, then) for line in self._find_worse(before, gate)]:
+            lines = "\n".join(f"  {line}" for line in dict.fromkeys(fallen))
             raise Refused(f"these numbers are worse than the accepted ones:\n{lines}\nAccept them with --worse")
 
-    def _compare(self, baseline: Accepted, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return compare_with_accepted(self.manifest, baseline, self.spec.gate, self.spec.evaluate, summaries)
+    def _find_worse(self, before: Accepted, gate: Gate) -> list[str]:
+        compared = compare_with_accepted(self.manifest, before, gate, self.spec.evaluate, self.summaries)
+        return describe_worse(compared)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:

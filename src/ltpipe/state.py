@@ -11,6 +11,10 @@ from ltpipe.data.identity import drawn_by
 from ltpipe.evaluation.measure import measured_by
 from ltpipe.recipe.cell import identity
 from ltpipe.storage.identity import digest, require
+from ltpipe.storage.provenance import code_version
+
+# the code that makes the verdict and its report
+JUDGING = frozenset({"ltpipe.evaluation.judge", "ltpipe.evaluation.report"})
 
 
 def state(
@@ -38,5 +42,9 @@ def state(
         if row.train.start_from
     }
     whole = {"benchmark": benchmark, "cells": cells, "starts": starts, "seeds": dict(spec.seeds)}
-    facts = {"parameters": digest(spec.model_dump(mode="json")), "accepted": digest(accepted)}
+    facts = {
+        "parameters": digest(spec.model_dump(mode="json")),
+        "accepted": digest(accepted),
+        "judged_by": code_version(JUDGING),
+    }
     return whole | facts | {"digest": digest(whole | facts)}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltpipe.config.spec import Spec
+from ltpipe.config.spec import Refused, Spec
 from ltpipe.evaluation.baseline import Accepted, check_bits, read_accepted
 from ltpipe.evaluation.cells import check_cells
 from ltpipe.evaluation.comparison import Column, compare_all, find_power, share_risk
@@ -18,6 +18,7 @@ from ltpipe.evaluation.margin import Falls
 from ltpipe.evaluation.measure import Evaluation
 from ltpipe.evaluation.metrics import MetricPath
 from ltpipe.evaluation.verdict import PASSING, decide, describe_failed, guessing_value, one_image, sign_of
+from ltpipe.storage.manifest import fingerprint
 from ltpipe.storage.table import Table
 
 # Falls of the primary metric, in points, for which the report says how often they are caught.
@@ -73,6 +74,7 @@ def judge(
     file is not what `accept` wrote.
     """
     check_cells(state, (cell for summary in summaries for cell in summary["cells"]))
+    _require_manifest(manifest, state)
     baseline = None if accepted is None else read_accepted(accepted, state["benchmark"])
     compared = compare_with_accepted(manifest, baseline, gate, evaluation, summaries)
     papers = [s for s in summaries if s["reported"]["gates"] and s["reported"]["verdict"] not in PASSING]
@@ -90,6 +92,16 @@ def judge(
         "settings": _changed_settings(baseline, gate, summaries) if baseline else [],
         "summaries": list(summaries),
     }
+
+
+def _require_manifest(manifest: Table, state: Mapping[str, Any]) -> None:
+    """Raise Refused unless the manifest is that of the data that the cells were measured on."""
+    data = next(iter(state["cells"].values()))["data"]
+    if fingerprint(manifest) != data.split("-")[0]:
+        raise Refused(
+            f"manifest.parquet of {state['benchmark']} is {fingerprint(manifest)}, the data of its cells are {data}: "
+            f"draw it again, kedro run --pipeline={state['benchmark']} --tags=data, or dvc repro"
+        )
 
 
 def compare_with_accepted(
@@ -262,6 +274,8 @@ def _changed_settings(baseline: Accepted, gate: Gate, summaries: Sequence[Mappin
         entry = baseline.runs.get(summary["run"])
         if entry is not None and summary["n"] != entry.n:
             lines.append(f"{summary['run']}: {summary['n']} seeds, when accepted {entry.n}")
+        if entry is not None and entry.recipe not in (None, summary["cells"][0]["recipe"]):
+            lines.append(f"{summary['run']}: another recipe (method, schedule or model) than when accepted")
     return lines
 
 
