@@ -456,7 +456,7 @@ def test_a_cell_of_another_state_is_refused(manifest, spec, accepted, state_of, 
 
 
 def test_a_manifest_of_other_data_than_the_cells_is_refused(judged, summary, manifest):
-    with pytest.raises(Refused, match="the data of its cells are .*: draw it again"):
+    with pytest.raises(Refused, match=r"the data of its cells are .*: draw it again"):
         judged(summary(), manifest=manifest.assign(row=manifest["row"][::-1].to_numpy()))
 
 
