@@ -11,9 +11,9 @@ def create(name: str, run: str, seed: str) -> Pipeline:
     """Return the stage of one cell."""
     cell = f"{name}.{run}.{seed}"
     tags, manifest = ["evaluate", "measure"], {"manifest": f"{name}.manifest"}
-    model = {"onnx": f"{cell}.onnx", "images": f"{name}.images", **manifest, **recipe(name, run, seed)}
-    blocks = {"evaluation": f"params:{name}.evaluate", "parity": f"params:{name}.parity"}
-    numbers = {"predictions": f"{cell}.predictions", **blocks, **manifest, **recipe(name, run, seed)}
+    asked = {"parity": f"params:{name}.parity", **manifest, **recipe(name, run, seed)}
+    model = {"onnx": f"{cell}.onnx", "images": f"{name}.images", **asked}
+    numbers = {"predictions": f"{cell}.predictions", "evaluation": f"params:{name}.evaluate", **asked}
     outputs = [f"{cell}.metrics", f"{cell}.details", f"{cell}.classes"]
     return Pipeline(
         [

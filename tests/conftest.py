@@ -28,7 +28,7 @@ from ltpipe.data.pack import pack
 from ltpipe.data.split import draw
 from ltpipe.evaluation.baseline import build_baseline
 from ltpipe.evaluation.measure import measure
-from ltpipe.recipe.cell import identity
+from ltpipe.recipe.cell import exported_by, identity, predicted_by
 from ltpipe.recipe.run import Run
 from ltpipe.state import state
 from ltpipe.storage.identity import digest_bytes
@@ -127,7 +127,8 @@ def cell(manifest, images, spec):
         miss = random.rand(len(table)) < wrong
         table["predicted"] = (table["label"] + miss * random.randint(1, 10, len(table))) % 10
         table["confidence"] = random.uniform(0.3, 1.0, len(table))
-        facts = identity(name, row, seed=seed, **blocks) | {"data": data}
+        made = exported_by(spec.parity) | predicted_by()
+        facts = identity(name, row, seed=seed, **blocks) | made | {"data": data}
         start = f"digits_glt.{row.start_from}.s{seed}" if row.start_from else None
         table.attrs["facts"] = facts | {
             "provider": "CPUExecutionProvider",

@@ -14,7 +14,7 @@ from ltpipe.accept import Work
 from ltpipe.accept import command as main
 from ltpipe.benchmark import Benchmark
 from ltpipe.config.spec import Refused
-from ltpipe.evaluation.baseline import check_bits, read_accepted
+from ltpipe.evaluation.baseline import check_bits, read_accepted, seal
 from ltpipe.storage.datasets import Json, Parquet
 
 SEEDS = range(6)
@@ -187,6 +187,7 @@ def test_the_command_writes_every_cell_and_says_what_changes(copied, call, conte
     balanced = {"train": {"method": "ce", "split": "train_cbl"}}
     runs = {"balanced": balanced, "ce": content["digits_glt"]["runs"]["ce"]}
     content["digits_glt"] |= {"runs": runs, "claims": [], "seeds": {f"s{seed}": seed for seed in SEEDS}}
+    content["digits_glt"]["gate"]["runs"] = ["ce"]
     (copied / "conf/base/parameters/digits_glt.yml").write_text(yaml.safe_dump(content))
     folder = copied / "data/05_model_input/digits_glt"
     Parquet(str(folder / "manifest.parquet")).save(request.getfixturevalue("manifest"))
@@ -204,7 +205,8 @@ def test_the_command_writes_every_cell_and_says_what_changes(copied, call, conte
     done = call()
     assert done.returncode == 0, done.stderr
     written = json.loads(path.read_text())
-    assert written == accept_cells(cells, "a better loss")
+    assert written == seal(accept_cells(cells, "a better loss") | {"gate": written["gate"]})
+    assert written["gate"]["runs"] == ["ce"]
     mean = written["runs"]["ce"]["mean"]["glt.accuracy.few"]
     assert f"ce glt.accuracy.few: - -> {mean:.2f} (n 6)\n" in done.stdout
     assert done.stdout.endswith(

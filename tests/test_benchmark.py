@@ -338,3 +338,9 @@ OWN = [
 @pytest.mark.parametrize(("run", "schedule", "found"), OWN)
 def test_a_runs_own_recipe_is_checked_before_anything_runs(refusal, run, schedule, found):
     assert found in refusal(f"runs.{run}.train.schedule", schedule)
+
+
+def test_a_run_that_gates_without_a_gated_metric_is_refused(tmp_path, content):
+    content["digits_glt"]["runs"]["balanced"] = {"train": {"method": "ce", "split": "train_cbl"}}
+    found = message(tmp_path, yaml.safe_dump(content))
+    assert "runs.balanced trains on train_cbl, of which no gated metric is measured: gate on one of alt" in found

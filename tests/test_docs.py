@@ -127,7 +127,8 @@ def test_the_fall_that_the_readme_says_is_caught_is_what_the_accepted_seeds_give
     values = np.array([[runs[c.run]["seeds"][seed]["metrics"][c.metric] for c in columns] for seed in seeds])
     power = find_power(values, len(seeds), columns, spec.gate.primary, spec.gate.level, [])
     caught = max(power.smallest[k] for k, c in enumerate(columns) if c.metric == spec.gate.primary)
-    assert f"a fall of {caught:.1f} points of GLT accuracy in any one run is caught" in README
+    assert caught <= 2
+    assert "a fall of two points of GLT accuracy in any one run is caught at least four times in five" in README
 
 
 def test_the_readme_s_numbers_are_the_accepted_ones():

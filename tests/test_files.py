@@ -243,3 +243,12 @@ def test_a_file_that_is_missing_is_named_with_its_reader_and_the_command_before_
         MissingInputs().before_pipeline_run(stage, catalog)
     catalog["b.metrics"].save({})
     MissingInputs().before_pipeline_run(stage, catalog)
+
+
+@pytest.mark.parametrize("digest", ["123456789012", "12345e678901", "000000000012"])
+def test_a_digest_that_looks_like_a_number_stays_text_in_a_csv(tmp_path, digest):
+    dataset = Csv(str(tmp_path / "log.csv"))
+    dataset.save(pd.DataFrame({"epoch": [0, 1], "recipe": [digest] * 2, "loss": [0.5, 0.25]}))
+    table = dataset.load()
+    assert table["recipe"].tolist() == [digest] * 2
+    assert table["loss"].tolist() == [0.5, 0.25]

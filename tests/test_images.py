@@ -241,5 +241,5 @@ def test_larger_packed_images_are_exported_and_predicted(tmp_path):
     checkpoint, _ = train(manifest, pixels, tmp_path, **recipe)
     payload, report = export(checkpoint, manifest, pixels, **recipe, parity=Parity())
     assert report["agrees"] and read_facts(open_session(payload))["image_size"] == 12
-    table = predict(payload, manifest, pixels, **recipe)
+    table = predict(payload, manifest, pixels, **recipe, parity=Parity())
     assert len(table) == 20 and table["confidence"].between(0.5, 1).all()

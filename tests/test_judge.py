@@ -13,7 +13,7 @@ from ltpipe.evaluation.judge import Gate, judge
 from ltpipe.evaluation.margin import spread_margin
 from ltpipe.evaluation.reported import Reported
 from ltpipe.evaluation.summary import summarise
-from ltpipe.evaluation.verdict import PASSING, require_visible, seeds_needed
+from ltpipe.evaluation.verdict import PASSING, Noise, require_visible, seeds_needed
 
 PRIMARY = "glt.accuracy.all"
 METRICS = [PRIMARY, "clt.accuracy.all", "glt.accuracy.few"]
@@ -142,7 +142,7 @@ def test_equal_seeds_are_compared_in_pairs_and_other_seeds_by_their_spread(judge
 
 def test_fewer_seeds_that_were_accepted_are_compared_with_the_same_seeds(judged, summary):
     row = judged(summary(seeds=(0, 1)))["rows"][0]
-    assert (row["n"], row["accepted_n"]) == (2, 3)
+    assert (row["n"], row["accepted_n"]) == (2, 2)
     assert row["delta"] == pytest.approx(0, abs=1e-6)
 
 
@@ -327,14 +327,18 @@ def test_a_margin_that_lets_a_guessing_model_pass_is_inconclusive(judged, summar
 
 @pytest.mark.parametrize("ceiling", [100.0, 3.0, 1.0, 0.5])
 def test_so_many_seeds_are_needed_and_not_one_fewer(ceiling):
-    needed = seeds_needed(np.array([80.0, 82.0, np.nan, 81.0]), 0.01, ceiling)
+    needed = seeds_needed(Noise(1.0, 0.01), ceiling, {"n": 1, "accepted_n": 3})
     assert needed is not None
     fits = [spread_margin(1.0, n, n, 0.01) <= ceiling for n in range(2, needed + 1)]
     assert fits == [False] * (needed - 2) + [True]
 
 
 def test_a_metric_that_no_number_of_seeds_would_help_is_named():
-    assert seeds_needed(np.array([80.0, 82.0]), 0.01, 0.01) is None
+    assert seeds_needed(Noise(1.4, 0.01), 0.01, {"n": 2, "accepted_n": 2}) is None
+
+
+def test_more_seeds_are_advised_than_there_are():
+    assert seeds_needed(Noise(1.0, 0.01), 100.0, {"n": 5, "accepted_n": 7}) == 6
 
 
 # reported numbers
@@ -350,9 +354,10 @@ def test_a_reported_number_that_is_not_reached_fails_if_it_gates(judged, summary
     assert judgement["summaries"][0]["reported"]["verdict"] == verdict
     assert judgement["passes"] is False
     measured = judgement["summaries"][0]["metrics"]["clt.accuracy.all"]["mean"]
-    assert judgement["failed"] == [
-        f"ce clt.accuracy.all: {verdict} the reported {value} (measured {measured:.2f}, tolerance {tolerance})"
-    ]
+    (line,) = judgement["failed"]
+    assert line.startswith(f"ce clt.accuracy.all: {verdict} the reported {value} (measured {measured:.2f}")
+    said = "; two standard errors are 2.03, the tolerance is 0.01: more seeds)"
+    assert line.endswith(said if verdict == "inconclusive" else f", tolerance {tolerance})")
 
 
 def test_a_reported_metric_that_was_not_measured_fails_if_it_gates(judged, summary):
@@ -467,3 +472,21 @@ def test_a_run_with_another_recipe_than_the_accepted_one_is_listed(judged, summa
     ]
     accepted["runs"]["ce"]["recipe"] = None
     assert judged(summary(), ceiling=10.0)["settings"] == []
+
+
+def test_a_gate_against_nothing_does_not_look_at_the_bits_of_other_data(judged, summary, manifest, accepted):
+    accepted["runs"]["ce"]["seeds"]["s0"]["correct"]["test_cbl"] = "AA=="
+    assert judged(summary(), against="nothing")["passes"] is True
+
+
+def test_seeds_that_no_two_runs_share_are_not_compared_together(judged, summary, cell, accept_cells):
+    both = accept_cells([cell(run, seed) for run in ("ce", "logit_adjust") for seed in range(4)])
+    verdict = judged(summary("ce", seeds=(0, 1)), summary("logit_adjust", seeds=(2, 3)), accepted=both)
+    assert verdict["together"] is None
+    json.dumps(verdict, allow_nan=False)
+
+
+def test_accepted_and_its_number_of_seeds_are_those_that_were_compared(judged, summary, accepted):
+    row = judged(summary(seeds=(0, 1)))["rows"][0]
+    values = [accepted["runs"]["ce"]["seeds"][f"s{seed}"]["metrics"][PRIMARY] for seed in (0, 1)]
+    assert (row["accepted"], row["accepted_n"]) == (pytest.approx(np.mean(values)), 2)

@@ -21,7 +21,7 @@ from PIL import Image
 from ltpipe.config.spec import Refused
 from ltpipe.predict import command as main
 from ltpipe.predict import read_image
-from ltpipe.recipe.cell import identity
+from ltpipe.recipe.cell import exported_by, identity, predicted_by
 from ltpipe.serving.session import BATCH, open_session, predict, read_facts, run_logits, softmax
 from ltpipe.storage.manifest import class_names, data_version
 
@@ -300,14 +300,14 @@ def recipe(spec):
 
 
 @pytest.fixture
-def known(recipe, manifest, images):
+def known(recipe, spec, manifest, images):
     """What a model of this cell says of itself."""
     data = {"data": data_version(manifest, images), "classes": class_names(manifest)}
-    return identity(**recipe) | data | {"image_size": 16}
+    return identity(**recipe) | exported_by(spec.parity) | data | {"image_size": 16}
 
 
-def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(manifest, images, recipe, known):
-    table = predict(build(known, size=16), manifest, images, **recipe)
+def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(spec, manifest, images, recipe, known):
+    table = predict(build(known, size=16), manifest, images, parity=spec.parity, **recipe)
     rows = manifest[manifest["role"] != "train"]
     assert table["id"].tolist() == rows["id"].tolist()
     for column in ("source", "split", "label", "group", "attribute"):
@@ -317,14 +317,16 @@ def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(manifest, 
     assert table["confidence"].to_numpy() == pytest.approx(softmax(means).max(axis=1), rel=1e-3)
     provider = table.attrs["facts"].pop("provider")
     assert provider in ("CPUExecutionProvider", "CUDAExecutionProvider")
-    assert table.attrs["facts"] == known
+    assert table.attrs["facts"] == known | predicted_by()
 
 
-@pytest.mark.parametrize("fact", ["cell", "seed", "code", "recipe", "data", "classes"])
-def test_the_stage_refuses_a_model_of_another_state(manifest, images, recipe, known, fact):
+@pytest.mark.parametrize("fact", ["cell", "seed", "code", "recipe", "data", "classes", "exported"])
+def test_the_stage_refuses_a_model_of_another_state(spec, manifest, images, recipe, known, fact):
     other = known | {fact: ["other"] if fact == "classes" else "other"}
     with pytest.raises(Refused, match=r"the model of digits_glt\.ce\.s0 is of another state: ") as refused:
-        predict(build(other, size=16), manifest, images, **recipe)
+        predict(build(other, size=16), manifest, images, parity=spec.parity, **recipe)
+    again = "--tags=measure" if fact == "exported" else "--namespaces=digits_glt.ce.s0"
+    assert f"kedro run --pipeline=digits_glt {again}, or dvc repro" in refused.value.message
     assert f"{fact} is {other[fact]}, not {known[fact]}" in refused.value.message
 
 

@@ -18,7 +18,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 
-from ltpipe.benchmark import Benchmark, load
+from ltpipe.benchmark import Benchmark
 from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused, parse
 from ltpipe.evaluation.baseline import Accepted, build_baseline, check_bits, read_accepted
@@ -49,10 +49,14 @@ def command(benchmark: str, reason: str, worse: bool, retired: tuple[str, ...]) 
         raise Refused(f"no benchmark {benchmark!r}; benchmarks: {', '.join(known)}")
     if not reason.strip():
         raise Refused("--reason must say why")
-    spec = load(root / "conf/base", [benchmark])[benchmark]
     bootstrap_project(root)
     with KedroSession.create(project_path=root) as session:
-        catalog = session.load_context().catalog  # type: ignore[attr-defined]
+        context: Any = session.load_context()  # type: ignore[attr-defined]
+        if context.env not in (None, "base", "local"):
+            raise Refused(f"accept takes results of the default environment, not of {context.env} (KEDRO_ENV)")
+        # with what conf/local changes, as for `kedro run`
+        spec = Benchmark.model_validate(context.config_loader["parameters"][benchmark])
+        catalog = context.catalog
         work = Work(benchmark, spec, catalog)
         before, after = work.accept(reason.strip(), worse, retired)
         path: Path = catalog.get(f"{benchmark}.accepted").path
@@ -137,7 +141,10 @@ class Work:
         """
         if before is None or worse:
             return
-        then = parse(Gate, before.gate, f"conf/accepted/{self.name}.json, gate")
+        where = (
+            f"the gate of the accepted file, which judges too (--worse accepts without it), conf/accepted/{self.name}"
+        )
+        then = parse(Gate, before.gate, where)
         if fallen := [line for gate in (self.spec.gate, then) for line in self._find_worse(before, gate)]:
             lines = "\n".join(f"  {line}" for line in dict.fromkeys(fallen))
             raise Refused(f"these numbers are worse than the accepted ones:\n{lines}\nAccept them with --worse")

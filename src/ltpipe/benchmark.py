@@ -164,6 +164,14 @@ class Benchmark(Spec):
                 f"gate.primary and gate.metrics name no protocol: {wrong}; protocols: {', '.join(protocols)}"
             )
 
+        for name, row in self.runs.items():
+            mine = {protocol for protocol, p in protocols.items() if p.train == row.train.split}
+            if self.gate.concerns(name) and not any(m.split(".")[0] in mine for m in self.gate.all_metrics()):
+                raise ValueError(
+                    f"runs.{name} trains on {row.train.split}, of which no gated metric is measured: gate on one of "
+                    f"{', '.join(sorted(mine))}, or name the other runs in gate.runs"
+                )
+
     def _check_roles(self) -> None:
         """Runs and protocols train on training splits, and protocols test on test splits."""
         states = [(f"evaluate.protocols.{name}.train", "train", p.train) for name, p in self.evaluate.protocols.items()]

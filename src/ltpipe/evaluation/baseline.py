@@ -15,7 +15,7 @@ from ltpipe.config.spec import Refused, Spec, parse
 from ltpipe.evaluation.measure import Evaluation, flatten
 from ltpipe.evaluation.metrics import ALL
 from ltpipe.storage.identity import digest
-from ltpipe.storage.manifest import GROUPS
+from ltpipe.storage.manifest import GROUPS, role_of
 from ltpipe.storage.table import Table
 
 # Numbers are stored with six digits after the point.
@@ -76,7 +76,11 @@ def build_baseline(
         entry["seeds"][seed] = {
             "seed": metrics["seed"],
             "metrics": {k: round(v, 6) for k, v in flatten(metrics["protocols"]).items()},
-            "correct": {split: _correct_bits(rows) for split, rows in predictions.groupby("split", observed=True)},
+            "correct": {
+                split: _correct_bits(rows)
+                for split, rows in predictions.groupby("split", observed=True)
+                if role_of(str(split)) == "test"
+            },
         }
     for entry in runs.values():
         entry |= _spread([seed["metrics"] for seed in entry["seeds"].values()])
@@ -92,8 +96,8 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _require_same_cell(metrics: Mapping[str, Any], predictions: Table) -> None:
     facts = predictions.attrs["facts"]
-    if differing := [key for key in ("cell", "seed", "data", "code", "recipe") if facts[key] != metrics[key]]:
-        said = ", ".join(f"{key} {facts[key]} and {metrics[key]}" for key in differing)
+    if differing := [key for key in ("cell", "seed", "data", "code", "recipe") if facts.get(key) != metrics[key]]:
+        said = ", ".join(f"{key} {facts.get(key)} and {metrics[key]}" for key in differing)
         raise Refused(f"{metrics['cell']}: predictions and metrics are of different cells: {said}")
 
 

@@ -29,12 +29,13 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
     state: see `ltpipe.state`; Refused if the verdict is of another one.
     """
     name = state["benchmark"]
-    if verdict["state"]["digest"] != state["digest"]:
+    judged = verdict.get("state", {})
+    if judged.get("digest") != state["digest"]:
         raise Refused(
-            f"the verdict on {name} is of another state: {_differences(verdict['state'], state)}. "
+            f"the verdict on {name} is of another state: {_differences(judged, state)}. "
             f"Judge this one: kedro run --pipeline={name} --tags=judge,gate, or dvc repro"
         )
-    if verdict["baseline"] == "none":
+    if verdict["baseline"] == "none" and len(verdict["failed"]) == 1:  # the one reason is that there is none
         raise NoBaseline(
             f"{name} has no accepted baseline yet: the numbers are measured, and nothing was compared. Look at "
             f'{report}/report.md; if they are right, type: ltpipe accept {name} --reason "first baseline"; then run '
@@ -66,5 +67,5 @@ def _settings(verdict: Mapping[str, Any]) -> str:
 
 def _differences(judged: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = {"parameters": "parameters", "accepted": "accepted baseline"}
-    differing = [text for key, text in names.items() if judged[key] != now[key]]
+    differing = [text for key, text in names.items() if judged.get(key) != now[key]]
     return ", ".join(differing) or "code or data"

@@ -17,7 +17,7 @@ from ltpipe.evaluation.comparison import Column, compare_all, find_power, share_
 from ltpipe.evaluation.margin import Falls
 from ltpipe.evaluation.measure import Evaluation
 from ltpipe.evaluation.metrics import MetricPath
-from ltpipe.evaluation.verdict import PASSING, decide, describe_failed, guessing_value, one_image, sign_of
+from ltpipe.evaluation.verdict import PASSING, Noise, decide, describe_failed, guessing_value, one_image, sign_of
 from ltpipe.storage.manifest import fingerprint
 from ltpipe.storage.table import Table
 
@@ -113,7 +113,7 @@ def compare_with_accepted(
 ) -> dict[str, Any]:
     """Return rows, failed (a line for each reason to fail), together, and power: what the gate would see."""
     obstacle = _find_obstacle(baseline, gate, manifest, summaries)
-    if obstacle is None and baseline is not None:
+    if obstacle is None and baseline is not None and gate.against == "accepted":
         check_bits(baseline, manifest, evaluation)
     rows = [
         _blank_row(summary, metric, gate, baseline, obstacle)
@@ -223,13 +223,23 @@ def _judge_rows(
     risks, _ = share_risk(columns, gate.primary, 1 - gate.level)
     for k, row in enumerate(rows):
         fall, margin = float(single.fall[k]), float(single.margin[k])
-        row |= {"accepted": row["mean"] + columns[k].sign * fall, "accepted_n": baseline.runs[row["run"]].n}
+        row |= {
+            "accepted": row["mean"] + columns[k].sign * fall,
+            "accepted_n": _seeds_used(accepted[:, k], candidate[:, k]),
+        }
         row |= {"delta": -columns[k].sign * fall, "margin": margin, "sees": float(power.smallest[k])}
-        row |= decide(row, fall, gate.ceiling, accepted[:, k], float(risks[k]), guessing_value(row["metric"], manifest))
+        noise = Noise(float(single.deviation[k]), float(risks[k]))
+        row |= decide(row, fall, gate.ceiling, noise, guessing_value(row["metric"], manifest))
     return {
         "together": _together(together),
         "power": {"seeds": seeds, "false_alarms": power.false_alarms, "caught": [*power.caught.items()]},
     }
+
+
+def _seeds_used(accepted: np.ndarray, candidate: np.ndarray) -> int:
+    """Return how many accepted seeds a candidate is compared with: its own if all were accepted, else all."""
+    shared, n = ~np.isnan(accepted) & ~np.isnan(candidate), (~np.isnan(candidate)).sum()
+    return int(n if 1 < n == shared.sum() else (~np.isnan(accepted)).sum())
 
 
 def _values(
@@ -256,7 +266,7 @@ def _values(
 
 def _together(falls: Falls | None) -> dict[str, Any] | None:
     """Return the row of all comparisons together, in standard deviations of the accepted seeds."""
-    if falls is None or np.isnan(falls.margin[0]):
+    if falls is None or not np.isfinite([falls.fall[0], falls.margin[0]]).all():  # no seed that all comparisons have
         return None
     fall, margin = float(falls.fall[0]), float(falls.margin[0])
     return {"delta": -fall, "margin": margin, "verdict": "regressed" if fall > margin else "pass"}

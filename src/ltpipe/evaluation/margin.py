@@ -47,7 +47,8 @@ def compare(accepted: np.ndarray, candidate: np.ndarray, risk: float, smallest: 
     reference = np.where(paired[..., None, :] & ~shared, np.nan, accepted)
     fall = _mean(reference) - _mean(candidate)
     variance, freedom = moderate(accepted)
-    error = np.sqrt(variance * (1 / _count(reference) + 1 / n))
+    # a comparison without a seed has no fall, and a margin of nothing
+    error = np.sqrt(variance * (1 / np.maximum(_count(reference), 1) + 1 / np.maximum(n, 1)))
     form_risk = np.where(paired, risk / 2, risk)
     margin = _quantile(freedom, form_risk) * error
     between, between_freedom = moderate(accepted - candidate)

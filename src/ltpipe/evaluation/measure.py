@@ -14,7 +14,7 @@ from ltpipe.evaluation.metrics import ALL, MENU, has_parts
 from ltpipe.evaluation.metrics.ece import reliability
 from ltpipe.evaluation.metrics.precision import class_precision
 from ltpipe.models.model import Model
-from ltpipe.recipe.cell import identity, require_cell
+from ltpipe.recipe.cell import exported_by, identity, predicted_by, require_cell
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.identity import digest, digest_blocks
@@ -113,7 +113,8 @@ def measure(
     manifest's val and test images, if no protocol trains on the run's split, or if a test split has no images.
     """
     facts = predictions.attrs["facts"]
-    require_cell("the table of predictions", facts, identity(cell, run, schedule, model, seed))
+    made = exported_by(parity) | predicted_by()
+    require_cell("the table of predictions", facts, identity(cell, run, schedule, model, seed) | made)
     _require_images(predictions, manifest, cell)
     test_splits = {name: p.test for name, p in evaluation.protocols.items() if p.train == run.split}
     if not test_splits:

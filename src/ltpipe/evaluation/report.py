@@ -41,10 +41,11 @@ def report(
 def _require_validation(validation: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> None:
     """Raise Refused if the validation is of another manifest than the one that the cells were measured on."""
     measured = sorted({data.split("-")[0] for s in summaries for data in s["data"]})
-    if measured != [validation["manifest"]]:
+    validated = validation.get("manifest")
+    if measured != [validated]:
         raise Refused(
-            f"the validation is of manifest {validation['manifest']}, the cells are of {', '.join(measured)}: draw it "
-            "again (--tags=data), or dvc repro"
+            f"the validation is of manifest {validated}, the cells are of {', '.join(measured)}: draw it again "
+            "(--tags=data), or dvc repro"
         )
 
 
@@ -137,6 +138,8 @@ def _sight(verdict: Mapping[str, Any]) -> list[str]:
             f"{row['margin']:.2f}: {row['verdict']}.",
             "",
         ]
+    elif verdict["power"] is not None and len(verdict["rows"]) > 1:
+        lines += ["All comparisons together: not compared, as no seed is common to all of them.", ""]
     if (power := verdict["power"]) is not None:
         caught = [[f"{fall:g}", f"{100 * share:.0f} %"] for fall, share in power["caught"]]
         lines += [

@@ -71,7 +71,8 @@ def compare_with_reported(reported: Reported, table: Mapping[str, Mapping[str, A
     # one seed has no standard error, so it never confirms a number
     error = 2 * measured["std"] / np.sqrt(n) if measured["std"] is not None else np.inf
     if error > reported.tolerance:
-        verdict = "inconclusive"
-    else:
-        verdict = "below" if delta < -reported.tolerance else "above" if delta > reported.tolerance else "pass"
+        said = f"two standard errors are {error:.2f}" if np.isfinite(error) else "one seed has no standard error"
+        reason = f"measured {measured['mean']:.2f}; {said}, the tolerance is {reported.tolerance:g}: more seeds"
+        return result | {"delta": delta, "verdict": "inconclusive", "reason": reason}
+    verdict = "below" if delta < -reported.tolerance else "above" if delta > reported.tolerance else "pass"
     return result | {"delta": delta, "verdict": verdict}

@@ -30,7 +30,7 @@ def summarise(reported: Reported, *cells: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": [cell["seed"] for cell in cells],
         "data": sorted({cell["data"] for cell in cells}),
         "code": sorted({cell["code"] for cell in cells}),
-        "cells": [{key: cell[key] for key in IDENTITY} for cell in cells],
+        "cells": [{key: cell.get(key) for key in IDENTITY} for cell in cells],
         "metrics": table,
         "reported": compare_with_reported(reported, table, len(cells)),
     }

@@ -1,7 +1,7 @@
 """The verdict on one comparison, and the line that says it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def sign_of(metric: str) -> int:
 
 
 def one_image(metric: str, manifest: Table, evaluation: Evaluation) -> float:
-    """Return the share of one image of the metric's part of the test split, in percentage points."""
+    """Return the share of one image, in percentage points: of the metric's group, or else of the whole test split."""
     place = parse_path(metric)
     rows = manifest[manifest["split"] == evaluation.protocols[place.protocol].test]
     member = rows["group"] == place.part if place.part in GROUPS else rows["group"].notna()
@@ -31,15 +31,20 @@ def one_image(metric: str, manifest: Table, evaluation: Evaluation) -> float:
 
 
 def guessing_value(metric: str, manifest: Table) -> float:
-    """Return the value that a guessing model has, or 0 where that is not known; -inf if a smaller value is better."""
+    """Return what guessing among classes of equal size gives, or 0 where it is not known; -inf if smaller is better."""
     if not higher_is_better(metric):
         return -np.inf
     return 100 / manifest["label"].nunique() if parse_path(metric).metric in ("accuracy", "recall") else 0.0
 
 
-def decide(
-    row: Mapping[str, Any], fall: float, ceiling: float, accepted: np.ndarray, risk: float, guessing: float
-) -> dict[str, Any]:
+class Noise(NamedTuple):
+    """What a margin comes from: the accepted deviation, and the risk of a false alarm."""
+
+    deviation: float
+    risk: float
+
+
+def decide(row: Mapping[str, Any], fall: float, ceiling: float, noise: Noise, guessing: float) -> dict[str, Any]:
     """Return the verdict on one comparison, with a reason if it is inconclusive."""
     if fall > row["margin"]:
         return {"verdict": "regressed"}
@@ -47,26 +52,25 @@ def decide(
         return {
             "verdict": "inconclusive",
             "reason": f"the margin is wider than {ceiling:g} points (gate.ceiling); "
-            + _describe_seeds(seeds_needed(accepted, risk, ceiling)),
+            + _describe_seeds(seeds_needed(noise, ceiling, row)),
         }
     if row["accepted"] - row["margin"] <= guessing:
         room = row["accepted"] - guessing
         return {
             "verdict": "inconclusive",
             "reason": f"the margin is so wide that a guessing model would pass ({guessing:.2f}); "
-            + _describe_seeds(seeds_needed(accepted, risk, room) if room > 0 else None),
+            + _describe_seeds(seeds_needed(noise, room, row) if room > 0 else None),
         }
     return {"verdict": "pass"}
 
 
-def seeds_needed(accepted: np.ndarray, risk: float, ceiling: float) -> int | None:
+def seeds_needed(noise: Noise, ceiling: float, row: Mapping[str, Any]) -> int | None:
     """Return with how many seeds, accepted and measured, the margin would not exceed `ceiling`; None: too many.
 
-    accepted: values of the accepted seeds, S, nan where there is none. The seeds are taken to vary as these do.
+    The seeds are taken to vary as the accepted ones do. row: has n and accepted_n, the seeds that are not enough.
     """
-    deviation = float(accepted[~np.isnan(accepted)].std(ddof=1))
-    enough = (k for k in range(2, MOST_SEEDS) if spread_margin(deviation, k, k, risk) <= ceiling)
-    return next(enough, None)
+    counts = range(min(row["n"], row["accepted_n"]) + 1, MOST_SEEDS)
+    return next((k for k in counts if spread_margin(noise.deviation, k, k, noise.risk) <= ceiling), None)
 
 
 def _describe_seeds(count: int | None) -> str:
@@ -107,5 +111,5 @@ def _describe_row(row: Mapping[str, Any]) -> str:
 
 def require_visible(rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise Refused if a comparison would be inconclusive: such a baseline lets everything pass."""
-    if blind := [_describe_row(row) for row in rows if row["verdict"] == "inconclusive"]:
+    if blind := [_describe_row(row) for row in rows if row["verdict"] in ("inconclusive", "incomparable")]:
         raise Refused("the gate would not see with this baseline:\n" + "\n".join(f"  {line}" for line in blind))

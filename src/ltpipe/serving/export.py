@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ltpipe.config.spec import Refused, Spec
 from ltpipe.models.model import Model
-from ltpipe.recipe.cell import identity, require_cell
+from ltpipe.recipe.cell import exported_by, identity, require_cell
 from ltpipe.recipe.run import Run, rebuild, untrained
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.identity import digest_bytes
@@ -65,7 +65,7 @@ def export(
     asked = identity(cell, run, schedule, model, seed) | {"data": data_version(manifest, images)}
     require_cell("the checkpoint", unpack_facts(checkpoint), asked)  # before weights of another network are loaded
     servable, facts = rebuild(checkpoint, run, model)
-    facts |= {"checkpoint": digest_bytes(checkpoint)}
+    facts |= {"checkpoint": digest_bytes(checkpoint)} | exported_by(parity)
     size = images.shape[1]
     payload = to_onnx(servable, facts | {"image_size": size}, graph_of(run, model, facts["classes_counts"], size))
     # an image that is in several test splits has several rows in the manifest

@@ -11,7 +11,7 @@ import numpy as np
 
 from ltpipe.config.spec import Refused
 from ltpipe.models.model import Model
-from ltpipe.recipe.cell import identity, require_cell
+from ltpipe.recipe.cell import exported_by, identity, predicted_by, require_cell
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.manifest import KEPT, class_names, data_version
@@ -99,6 +99,7 @@ def predict(
     schedule: Schedule,
     model: Model,
     seed: int,
+    parity: Any,
     *,
     cell: str,
 ) -> Table:
@@ -106,15 +107,16 @@ def predict(
 
     Columns: those of the manifest that the metrics need, predicted (class index), confidence (its probability, 0..1).
     attrs["facts"]: the model's provenance, and the provider that ran it. Raises Refused if the model is not of this
-    cell, code and recipe, or not of this manifest, its classes and images (uint8, N x H x W x 3).
+    cell, code and recipe, not exported by this code and `parity`, or not of this manifest, its classes and images
+    (uint8, N x H x W x 3).
     """
     session = open_session(onnx)
     facts = read_facts(session)
     data = {"data": data_version(manifest, images), "classes": class_names(manifest)}
-    require_cell("the model", facts, identity(cell, run, schedule, model, seed) | data)
+    require_cell("the model", facts, identity(cell, run, schedule, model, seed) | data | exported_by(parity))
     rows = manifest[manifest["role"] != "train"]
     predicted, confidence = classify(session, images, rows["row"].to_numpy())
     table = rows[list(KEPT)].reset_index(drop=True)
     table["predicted"], table["confidence"] = predicted, confidence
-    table.attrs = {"facts": facts | {"provider": session.get_providers()[0]}}
+    table.attrs = {"facts": facts | predicted_by() | {"provider": session.get_providers()[0]}}
     return table

@@ -105,13 +105,17 @@ class Parquet(File):
         return buffer.getvalue()
 
 
+# Columns of names and digests: a digest may look like a number, and would lose its zeros.
+TEXT_COLUMNS = ("cell", "recipe", "code", "data")
+
+
 class Csv(File):
     """A data frame as CSV, floats with all digits, without its row index."""
 
     def decode(self, content: bytes) -> Any:
         import pandas as pd
 
-        return pd.read_csv(StringIO(content.decode()))
+        return pd.read_csv(StringIO(content.decode()), dtype=dict.fromkeys(TEXT_COLUMNS, str))
 
     def encode(self, data: Any) -> bytes:
         text: str = data.to_csv(index=False, lineterminator="\n")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltpipe.config.spec import Refused, Spec
+from ltpipe.storage.provenance import code_version
 
 
 def digest(value: Any) -> str:
@@ -25,6 +26,11 @@ def digest_blocks(blocks: Mapping[str, Spec | Mapping[str, Any] | None]) -> str:
     """Return `digest` of parameter blocks by name; a block is equal to the mapping of its values."""
     plain = {name: block.model_dump() if isinstance(block, Spec) else block for name, block in blocks.items()}
     return digest(plain)
+
+
+def made_by(module: str, **blocks: Spec | Mapping[str, Any]) -> str:
+    """Return a digest of a module's code, with all that it imports, and of the parameter blocks that it takes."""
+    return digest({"code": code_version({module}), "parameters": digest_blocks(blocks)})
 
 
 def require(what: str, found: Mapping[Any, Any], asked: Mapping[str, Any], remedy: str) -> None:
