@@ -11,14 +11,16 @@ from ltpipe.evaluation.judge import judge
 from ltpipe.evaluation.reported import Reported
 from ltpipe.evaluation.summary import summarise
 
+NOT_REPORTED = Reported(why="a test")
+
 
 @pytest.fixture
 def end(cell, manifest, spec, state_of, accepted, tmp_path, caplog):
     """end(wrong, ...): judge ce with seeds 0 to 2 against the accepted baseline, and return what the gate says."""
     caplog.set_level("INFO", logger="ltpipe.gate")
 
-    def make(wrong=0.1, baseline=accepted, later=None, **settings):
-        summary = summarise(Reported(why="a test"), *(cell("ce", seed, wrong).metrics for seed in range(3)))
+    def make(wrong=0.1, baseline=accepted, later=None, paper=NOT_REPORTED, **settings):
+        summary = summarise(paper, *(cell("ce", seed, wrong).metrics for seed in range(3)))
         state = state_of(summary, accepted=baseline)
         block = spec.gate.model_copy(update=settings)
         gate(
@@ -69,6 +71,12 @@ def test_without_a_baseline_the_gate_neither_passes_nor_fails(end, tmp_path):
     assert "digits_glt has no accepted baseline yet" in none.value.message
     assert f"{tmp_path / 'report'}/report.md" in none.value.message
     assert 'ltpipe accept digits_glt --reason "first baseline"' in none.value.message
+
+
+def test_without_a_baseline_a_paper_s_number_that_is_missed_still_fails(end):
+    paper = Reported(value=99.9, metric="clt.accuracy.all", tolerance=5.0, source="table 2", gates=True)
+    with pytest.raises(GateFailed, match=r"ce clt\.accuracy\.all: below the reported 99\.9"):
+        end(baseline=None, paper=paper)
 
 
 def test_a_baseline_that_contradicts_itself_is_bad_input(end, accepted):
