@@ -358,5 +358,5 @@ def test_a_benchmark_that_is_like_another_trains_by_itself(root):
     from ltpipe.train import load_benchmark
 
     spec = load_benchmark(root / "conf/base/parameters/digits_glt_all.yml", ("schedule.epochs=1",))
-    assert spec.schedule.epochs == 1 and spec.seeds == {f"s{seed}": seed for seed in range(12)}
+    assert spec.schedule.epochs == 1 and spec.seeds == {"s0": 0, "s1": 1, "s2": 2}
     assert spec.model.backbone == "cnn"
