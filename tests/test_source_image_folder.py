@@ -256,11 +256,48 @@ def test_an_empty_folder_is_refused(tmp_path, raw):
         index_of(tmp_path / "empty", raw)
 
 
-def test_a_folder_of_splits_is_not_taken_for_classes(tmp_path, raw):
-    for split in ("train", "val"):
-        image(tmp_path / "data" / split / "cat" / "x.png")
-    with pytest.raises(Refused, match=r"holds splits \(train, val\), not classes"):
-        index_of(tmp_path / "data", raw)
+def split_folders(root, *folders):
+    """Make root/<split>/<class>/<image> for the classes cat and dog, with pixels that all differ."""
+    for folder in folders:
+        for name in ("cat", "dog"):
+            image(root / folder / name / "x.png")
+    return root
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_folders_of_splits_are_read_as_torchvisions_users_have_them(tmp_path, raw, val):
+    index = index_of(split_folders(tmp_path / "data", "test", "train", val), raw)
+    assert index["image"].tolist() == sorted(f"{s}/{c}/x.png" for s in ("test", "train", val) for c in ("cat", "dog"))
+    assert index["official"].tolist() == ["test", "test", "train", "train", "val", "val"]
+    assert index["label"].tolist() == [0, 1] * 3
+    assert index["class_name"].tolist() == ["cat", "dog"] * 3
+
+
+def test_a_class_that_only_some_splits_have_is_refused(tmp_path, raw):
+    root = split_folders(tmp_path / "data", "train", "test")
+    image(root / "test" / "Cat" / "y.png")
+    with pytest.raises(Refused, match=r"no class folder train/Cat in .*another split has that class"):
+        index_of(root, raw)
+
+
+def test_a_split_without_class_folders_is_refused(tmp_path, raw):
+    root = split_folders(tmp_path / "data", "train")
+    image(root / "test" / "y.png")
+    with pytest.raises(Refused, match=r"no class folder in .*/test; images belong into .*/test/<class>/"):
+        index_of(root, raw)
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path, raw):
+    with pytest.raises(Refused, match=r"of train, val, valid in .*, two are one split"):
+        index_of(split_folders(tmp_path / "data", "train", "val", "valid"), raw)
+
+
+def test_classes_may_be_called_train_and_test(tmp_path, raw):
+    image(tmp_path / "data" / "train" / "x.png")
+    image(tmp_path / "data" / "test" / "x.png")
+    index = index_of(tmp_path / "data", raw)
+    assert index["class_name"].tolist() == ["test", "train"]
+    assert (index["official"] == "").all()
 
 
 def test_links_to_a_file_and_to_a_folder_elsewhere_are_followed(root, raw, tmp_path):

@@ -87,6 +87,12 @@ def test_the_splits_that_came_with_the_images_are_kept(index):
     assert (manifest["split"] == "val").any()
 
 
+def test_images_with_splits_keep_them_unless_the_file_says_otherwise(index):
+    divided = index.assign(official=np.where(np.arange(len(index)) % 4 == 0, "test", "train"))
+    pd.testing.assert_frame_equal(draw(divided, split()), draw(divided, split(official=True)))
+    pd.testing.assert_frame_equal(draw(divided, split(official=False)), draw(index, split()))
+
+
 def test_an_official_val_is_kept_too(index):
     divided = index.assign(official=np.array(["train", "val", "test"])[np.arange(len(index)) % 3])
     manifest = draw(divided, split(official=True))

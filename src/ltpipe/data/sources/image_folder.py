@@ -1,7 +1,11 @@
-"""A user's own images: a folder of class folders, or a CSV file beside the images.
+"""A user's own images: a folder of class folders, one of split folders with class folders, or a CSV file.
 
 Class folders: <root>/<class>/.../<image>. Classes are numbered in the order of their names: in numeric order if every
 name is an integer (2 before 10), else in the order of text (10 before 2).
+
+Split folders, as torchvision's users have them: <root>/train/<class>/..., and so with val (or valid, validation) and
+test. A root is read so if all of its folders have these names, and one of them holds folders. Every split has the same
+classes.
 
 CSV (UTF-8): columns path (below the CSV's folder) and label; optional columns attribute and split. label and attribute
 are names, numbered as classes are; an empty attribute is -1. split: train, val, test or empty.
@@ -50,6 +54,7 @@ NOTICE = "The user's own images: their licence is the user's to know.\n"
 
 VARIABLE = "LTPIPE_IMAGE_FOLDER"
 SPLITS = ("train", "val", "test")
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 COLUMNS = ("path", "label", "attribute", "split")
 SHOWN = 10  # problems that a message shows
 
@@ -59,7 +64,11 @@ log = logging.getLogger("ltpipe.data")
 class Config(Spec):
     """Where the images are, and what to do with broken files."""
 
-    root: str = Field("", description="folder of class folders, or a .csv file; default: env LTPIPE_IMAGE_FOLDER")
+    root: str = Field(
+        "",
+        description="folder of class folders, or of train, val and test with class folders, or a .csv file; default: "
+        "env LTPIPE_IMAGE_FOLDER",
+    )
     broken: Literal["refuse", "exclude"] = Field(
         "refuse", description="refuse: broken files are an error; exclude: they are left out"
     )
@@ -75,7 +84,7 @@ class ListedImage(NamedTuple):
 
 
 def build_index(config: Config, raw: Path) -> Table:
-    """Return the index of the images, in the order of their paths (class folders) or of the CSV's lines."""
+    """Return the index of the images, in the order of their paths (folders) or of the CSV's lines."""
     import pandas as pd
 
     root = _find_root(config)
@@ -137,33 +146,56 @@ def _check_distinct(rows: Sequence[ListedImage], folder: Path) -> None:
 
 
 def _list_folders(root: Path) -> list[ListedImage]:
-    """Return the images of all class folders, class by class."""
-    classes = _list_classes(root)
-    # train/<class>/<image> would otherwise be read as images of the class "train"
-    if set(classes) <= {*SPLITS, "valid", "validation"} and any(p.is_dir() for p in (root / classes[0]).iterdir()):
-        raise Refused(
-            f"source image_folder: {root} holds splits ({', '.join(classes)}), not classes; name one of them as root, "
-            f"or list the images in a CSV with a column split"
-        )
-    rows = [ListedImage(path, name) for name in classes for path in _list_files(root, name)]
+    """Return the images of all class folders, class by class; with split folders, split by split."""
+    names = _list_names(root)
+    if set(names) <= set(SPLIT_FOLDERS) and any(_holds_folders(root / name) for name in names):
+        rows = _list_splits(root, names)
+    else:
+        rows = [ListedImage(path, name) for name in names for path in _list_class(root, name)]
     _refuse_problems(root, [f"the name {row.path!a} is not UTF-8: rename it" for row in rows if not _is_text(row.path)])
-    if empty := sorted(set(classes) - {row.label for row in rows}):
-        raise Refused(f"source image_folder: no file in class folder {join_first(empty)} of {root}")
     return rows
 
 
-def _list_classes(root: Path) -> list[str]:
-    """Return the names of the class folders, sorted as text."""
+def _holds_folders(folder: Path) -> bool:
+    return any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir())
+
+
+def _list_splits(root: Path, folders: list[str]) -> list[ListedImage]:
+    """Return the images of split folders. Raises Refused if a split is there twice, or lacks a class of another."""
+    splits = [SPLIT_FOLDERS[folder] for folder in folders]
+    if len(set(splits)) != len(splits):
+        raise Refused(
+            f"source image_folder: of {', '.join(folders)} in {root}, two are one split; keep one folder each"
+        )
+    classes = {folder: _list_names(root / folder) for folder in folders}
+    every = sorted({name for names in classes.values() for name in names})
+    # a misspelt folder would otherwise be a class of its own, without images to train or to test on
+    missing = [f"{folder}/{name}" for folder in folders for name in every if name not in classes[folder]]
+    if missing:
+        raise Refused(
+            f"source image_folder: no class folder {join_first(missing)} in {root}, though another split has that "
+            f"class; if a split has no image of it, list the images in a CSV with a column split"
+        )
+    return [
+        ListedImage(path, name, split=split)
+        for folder, split in zip(folders, splits, strict=True)
+        for name in classes[folder]
+        for path in _list_class(root, f"{folder}/{name}")
+    ]
+
+
+def _list_names(root: Path) -> list[str]:
+    """Return the names of the folders in `root`, sorted as text. Raises Refused if there is none."""
     entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
     dead_links = [entry.name for entry in entries if entry.is_symlink() and not entry.exists()]
     _refuse_problems(root, [f"the link {name} leads nowhere" for name in dead_links])
-    if not (classes := [entry.name for entry in entries if entry.is_dir()]):
+    if not (names := [entry.name for entry in entries if entry.is_dir()]):
         raise Refused(f"source image_folder: no class folder in {root}; images belong into {root}/<class>/")
-    return classes
+    return names
 
 
-def _list_files(root: Path, name: str) -> list[str]:
-    """Return the files of one class folder as paths below `root`, sorted."""
+def _list_class(root: Path, name: str) -> list[str]:
+    """Return the files of one class folder as paths below `root`, sorted. Raises Refused if there is none."""
     paths: list[str] = []
     first_path: dict[str, str] = {}
     for folder, inner, files in os.walk(root / name, followlinks=True):
@@ -175,6 +207,8 @@ def _list_files(root: Path, name: str) -> list[str]:
             problem = f"the link {where} leads to the folder {before}, whose images are counted already"
             _refuse_problems(root, [problem])
         paths += [f"{where}/{file}" for file in files if not file.startswith(".")]
+    if not paths:
+        raise Refused(f"source image_folder: no file in class folder {name} of {root}")
     return sorted(paths)
 
 

@@ -6,8 +6,9 @@
 If images have an attribute, every cut has the attributes of a class in proportion. The manifest's `attribute` is the
 rank of the attribute inside its class, 0 the most frequent.
 
-With `official: true`, the splits train and test of the index are taken unchanged, and so is its val if it has one;
-else val is cut from train. Images of no official split are then left out.
+Where the images come with splits (folders train and test, a CSV's column split, an official dataset), these are taken:
+train and test unchanged, and so is val if there is one; else val is cut from train. Images of no split are then left
+out. `official: false` draws from all images instead.
 """
 
 import numpy as np
@@ -30,8 +31,10 @@ class Config(Spec):
     profile: Profile = Field(
         Profile(shape="natural"), description="class sizes of train; default: natural, all that test and val leave"
     )
-    official: bool = Field(
-        False, description="true: take the splits train and test of the index, and val if it has one"
+    official: bool | None = Field(
+        None,
+        description="true: take the images' own splits train and test, and val if there is one; false: draw from all "
+        "images; null: true if any image has a split",
     )
     groups: Groups = Field(description="rule that gives each class its group, by its images in train")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the shuffles")
@@ -72,16 +75,17 @@ def draw_manifest(index: Table, config: Config) -> Table:
     if index["source"].duplicated().any():
         raise Refused("stratified: images share a source, which would be in two roles; use another split kind")
     random, classes = np.random.RandomState(config.seed), int(labels.max()) + 1
+    official = (index["official"] != "").any() if config.official is None else config.official
 
     def order_by_class(rows: np.ndarray) -> list[np.ndarray]:
         class_rows = rows_by_class(labels, rows, classes)
         return [interleave_attributes(rows, attribute[rows], random) for rows in class_rows]
 
-    if config.official:
+    if official:
         train, test = order_by_class(official_rows(index, "train")), official_rows(index, "test")
     else:
         train, test = _cut_classes(order_by_class(np.arange(len(index))), config.test, "test")
-    if config.official and (index["official"] == "val").any():
+    if official and (index["official"] == "val").any():
         val = official_rows(index, "val")
     else:
         train, val = _cut_classes(train, config.val, "val")
