@@ -287,6 +287,56 @@ def test_a_killed_process_resumes_to_the_same_bytes(prepared):
     assert "kept" in kept.stdout
 
 
+def test_a_record_keeps_the_numbers_and_what_made_them(prepared):
+    from click.testing import CliRunner
+
+    from ltpipe.evaluation.record import read_records, same_recipe
+    from ltpipe.train import command as main
+    from ltpipe.train import load_benchmark
+
+    changes = ("schedule.epochs=1", "schedule.threads=1")
+    arguments = [*command(prepared, "out")[3:], *(word for change in changes for word in ("--set", change))]
+    records = prepared / "records"
+    lacking = CliRunner().invoke(main, [*arguments, "--record", str(records)])
+    assert lacking.exit_code == 2 and "there is no image of split 'test'" in lacking.output and not records.exists()
+    manifest = pd.read_parquet(prepared / "manifest.parquet")
+    tested = np.arange(len(manifest)) % 6 == 0
+    manifest.assign(**{k: manifest[k].where(~tested, "test") for k in ("split", "role")}).to_parquet(
+        prepared / "manifest.parquet"
+    )
+    for again in (False, True):  # the second time the cell is kept, and its record is written all the same
+        result = CliRunner().invoke(main, [*arguments, "--record", str(records)])
+        assert result.exit_code == 0 and ("kept" in result.output) == again, result.output
+        (record,) = read_records(records)["toy"]
+        (records / "toy/ce/s0.json").unlink()
+    assert record.command.startswith("ltpipe train data/05_model_input/toy --benchmark conf/base/parameters/toy.yml")
+    assert record.command.endswith("--run ce --seed s0 --out results --set schedule.epochs=1 --set schedule.threads=1")
+    assert record.device.endswith(", 1 thread") and record.seconds > 0
+    predictions = pd.read_csv(prepared / "out/ce/s0/predictions.csv")
+    rows = predictions[predictions["split"] == "test"]
+    assert record.metrics["lt"]["accuracy"]["all"] == 100 * (rows["label"] == rows["predicted"]).mean()
+    spec = load_benchmark(prepared / "toy.yml", changes)
+    assert same_recipe(record, spec.runs["ce"].train, spec.schedule, spec.model)
+    for other in ("schedule.epochs=2", "schedule.weight_decay=0.1", "model.options.width=8"):
+        spec = load_benchmark(prepared / "toy.yml", (*changes, other))
+        assert not same_recipe(record, spec.runs["ce"].train, spec.schedule, spec.model)
+
+
+def test_a_record_of_before_a_new_key_is_still_of_this_recipe(prepared):
+    from ltpipe.evaluation.record import Record, same_recipe
+    from ltpipe.recipe.cell import recipe
+    from ltpipe.train import load_benchmark
+
+    spec = load_benchmark(prepared / "toy.yml", ())
+    kept = recipe(spec.runs["ce"].train, spec.schedule, spec.model)
+    del kept["schedule"]["nesterov"]
+    record = Record(
+        cell="toy.ce.s0", seed=0, code="c", recipe="r", data="d", parameters=kept, command="x", device="y", versions={},
+        seconds=1, finished="2026-01-01", metrics={},
+    )  # fmt: skip
+    assert same_recipe(record, spec.runs["ce"].train, spec.schedule, spec.model)
+
+
 def test_training_runs_without_kedro_dvc_and_great_expectations(prepared):
     blocked = "import sys\nfor name in ('kedro', 'dvc', 'great_expectations'): sys.modules[name] = None\n"
     main = "from ltpipe.train import command\ncommand()\n"

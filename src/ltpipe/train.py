@@ -6,14 +6,20 @@ FOLDER holds manifest.parquet and images.npy as the stage split writes them. For
 <run>/<seed>/checkpoint.safetensors, log.csv, predictions.csv (val and test rows, by torch) and speed.json. A run that
 starts from another one takes that run's checkpoint from OUT. If the command is killed and started again, the current
 cell resumes, and a cell whose checkpoint has the same code, data and parameters is skipped.
+
+--record FOLDER also keeps the numbers of each cell, with all that made them, as FOLDER/<benchmark>/<run>/<seed>.json.
+Those below benchmarks/results/trained are the rows of docs/results.md.
 """
 
 import json
 import logging
+import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +30,7 @@ import yaml
 from ltpipe.benchmark import Benchmark
 from ltpipe.config.parameters import load_blocks
 from ltpipe.config.spec import Refused, parse
+from ltpipe.evaluation.record import Record, protocol_metrics
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
 
@@ -99,7 +106,10 @@ def _meant(key: str, known: list[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where cells are trained: the prepared data, the folder of results, the device."""
+    """Where cells are trained: the prepared data, the folder of results, the device.
+
+    changes: what --set changed. records: folder of the records, if they are kept.
+    """
 
     name: str
     spec: Benchmark
@@ -107,6 +117,8 @@ class Workplace:
     images: "np.ndarray"
     out: Path
     device: str
+    changes: tuple[str, ...] = ()
+    records: Path | None = None
 
     def cells(self, runs: tuple[str, ...], seeds: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         """Yield run and seed of each requested cell (default: all). Raises Refused for an unknown name."""
@@ -126,6 +138,7 @@ class Workplace:
         start = self._start(row.start_from, seed)
         facts = provenance(self.manifest, self.images, row, spec.schedule, spec.model, number, start, cell)
         if _is_current(folder / CHECKPOINT, facts):
+            self._record(run, seed, facts)
             return f"{cell}: kept, {folder / CHECKPOINT} is of this code, data and parameters"
         began = time.perf_counter()
         inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start)
@@ -133,9 +146,10 @@ class Workplace:
         seconds = time.perf_counter() - began
         table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)
         self._write(folder, checkpoint, log, table, seconds)
+        self._record(run, seed, facts)
         right = 100 * (table["predicted"] == table["label"]).groupby(table["split"]).mean()
         shown = " ".join(f"{split} {value:.2f}" for split, value in right.items())
-        return f"{cell}: {shown} ({seconds:.1f} s on {_device_name(self.device)})"
+        return f"{cell}: {shown} ({seconds:.1f} s on {self._device_name()})"
 
     def _start(self, run: str | None, seed: str) -> bytes | None:
         if run is None:
@@ -149,11 +163,54 @@ class Workplace:
         """Write the results; the checkpoint last, because it says that the cell is finished."""
         import torch
 
-        speed = {"seconds": seconds, "device": _device_name(self.device), "torch": torch.__version__}
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        speed = {"seconds": seconds, "device": self._device_name(), "versions": versions}
         write_atomically(folder / "log.csv", log.to_csv(index=False).encode())
         write_atomically(folder / "predictions.csv", table.to_csv(index=False).encode())
         write_atomically(folder / "speed.json", json.dumps(speed).encode())
         write_atomically(folder / CHECKPOINT, checkpoint)
+
+    def _device_name(self) -> str:
+        """Return the name of the GPU, or of the processor with the number of threads that training has."""
+        import torch
+
+        if self.device.startswith("cuda"):
+            return torch.cuda.get_device_name(self.device)
+        threads = self.spec.schedule.threads or torch.get_num_threads()
+        return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+    def _record(self, run: str, seed: str, facts: Mapping[str, Any]) -> None:
+        """Write the record of a finished cell, if records are kept: from its files, so also of a cell that was kept."""
+        import pandas as pd
+
+        if self.records is None:
+            return
+        folder, train = self.out / run / seed, self.spec.runs[run].train
+        predictions = pd.read_csv(folder / "predictions.csv")
+        record = Record(
+            **{key: facts[key] for key in ("cell", "seed", "code", "recipe", "data", "parameters")},
+            **json.loads((folder / "speed.json").read_text()),
+            command=self._command(run, seed),
+            finished=datetime.now(UTC).date().isoformat(),
+            metrics=protocol_metrics(predictions, self.spec.evaluate, train, len(facts["classes"])),
+        )
+        path = self.records / self.name / run / f"{seed}.json"
+        write_atomically(path, (record.model_dump_json(indent=1) + "\n").encode())
+
+    def _command(self, run: str, seed: str) -> str:
+        """Return what trains the cell in any clone: the folders are the project's, not those of this machine."""
+        words = ["ltpipe", "train", f"data/05_model_input/{self.name}"]
+        words += [
+            "--benchmark",
+            f"conf/base/parameters/{self.name}.yml",
+            "--run",
+            run,
+            "--seed",
+            seed,
+            "--out",
+            "results",
+        ]
+        return shlex.join([*words, *(word for change in self.changes for word in ("--set", change))])
 
 
 def predict_by_torch(
@@ -186,10 +243,11 @@ def _is_current(path: Path, facts: dict[str, Any]) -> bool:
     return bool({k: v for k, v in kept.items() if k != "method"} == json.loads(json.dumps(facts)))
 
 
-def _device_name(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+def _processor() -> str:
+    """Return the processor's name, as Linux states it; elsewhere what Python knows."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 @click.command("train")
@@ -200,6 +258,12 @@ def _device_name(device: str) -> str:
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--device", default="auto", help="auto (CUDA if there is a device), cpu, cuda, cuda:1, ...")
 @click.option("--set", "changes", multiple=True, help="A changed parameter of training, e.g. schedule.precision=bf16.")
+@click.option(
+    "--record",
+    "records",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep each cell's numbers below this folder; benchmarks/results/trained is that of docs/results.md.",
+)
 def command(
     folder: Path,
     benchmark: Path,
@@ -208,6 +272,7 @@ def command(
     out: Path,
     device: str,
     changes: tuple[str, ...],
+    records: Path | None,
 ) -> None:
     """Train runs of a benchmark on the prepared data in FOLDER (manifest.parquet and images.npy)."""
     spec = load_benchmark(benchmark, changes)
@@ -221,7 +286,7 @@ def command(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest = pd.read_parquet(folder / "manifest.parquet")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    place = Workplace(benchmark.stem, spec, manifest, images, out, device)
+    place = Workplace(benchmark.stem, spec, manifest, images, out, device, changes, records)
     for run, seed in list(place.cells(runs, seeds)):
         sys.stdout.write(f"{place.train_cell(run, seed)}\n")
 

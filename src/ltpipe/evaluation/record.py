@@ -1,0 +1,88 @@
+"""Record: the numbers of one trained cell with all that made them, as a small file to keep.
+
+`ltpipe train --record FOLDER` writes <benchmark>/<run>/<seed>.json below FOLDER; docs/results.md shows the records of
+benchmarks/results/trained beside the numbers that papers report.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ltpipe.config.spec import Refused, Spec, parse
+from ltpipe.evaluation.measure import Evaluation, split_metrics
+from ltpipe.models.model import Model
+from ltpipe.recipe.cell import recipe
+from ltpipe.recipe.run import Run
+from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.table import Table
+
+
+class Record(Spec):
+    """What one cell reached, and by what."""
+
+    cell: str = Field(description="<benchmark>.<run>.<seed's name>")
+    seed: int = Field(description="the seed's number")
+    code: str = Field(description="version of the training code")
+    recipe: str = Field(description="digest of the parameters, by the code of that time")
+    data: str = Field(description="data id: manifest and pixels")
+    parameters: dict[str, Any] = Field(description="run, schedule and model, with the defaults of that time")
+    command: str = Field(description="what to type for this cell again, in a clone of the project")
+    device: str = Field(description="processor or GPU")
+    versions: dict[str, str] = Field(description="of python and torch")
+    seconds: float = Field(ge=0, description="wall time of the training, without the run that it starts from")
+    finished: str = Field(description="day on which it was recorded, in UTC")
+    metrics: dict[str, dict[str, Any]] = Field(description="protocol -> the metrics of its test split")
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.cell.split(".")[1]
+
+
+def protocol_metrics(predictions: Table, evaluation: Evaluation, run: Run, classes: int) -> dict[str, dict[str, Any]]:
+    """Return the metrics of every protocol that trains on the run's split.
+
+    predictions: columns split, label, predicted, confidence, group and attribute, a row for each image. Raises Refused
+    if a test split has no image.
+    """
+    metrics = {}
+    for name, protocol in evaluation.protocols.items():
+        if protocol.train != run.split:
+            continue
+        rows = predictions[predictions["split"] == protocol.test]
+        if rows.empty:
+            raise Refused(f"protocol {name}: there is no image of split {protocol.test!r} to record numbers of")
+        metrics[name] = split_metrics(rows, classes)
+    return metrics
+
+
+def same_recipe(record: Record, run: Run, schedule: Schedule, model: Model) -> bool:
+    """Tell whether the record's parameters are those that the benchmark states now.
+
+    Today's defaults are filled into the record's, because a key that came later was not there to be stated. So a new
+    key must have a default that leaves training as it was.
+    """
+    kept = record.parameters
+    then = (
+        Run.model_validate(kept["run"]),
+        Schedule.model_validate(kept["schedule"]),
+        Model.model_validate(kept["model"]),
+    )
+    return recipe(*then) == recipe(run, schedule, model)
+
+
+def read_records(folder: Path) -> dict[str, list[Record]]:
+    """Return benchmark -> its records, in the order of their names. Raises Refused if a file is no record."""
+    found: dict[str, list[Record]] = {}
+    for path in sorted(folder.glob("*/*/*.json")):
+        record = parse(Record, _content(path), str(path.relative_to(folder)))
+        found.setdefault(path.parent.parent.name, []).append(record)
+    return found
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    content: Mapping[str, Any] = json.loads(path.read_text())
+    return content
