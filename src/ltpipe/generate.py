@@ -21,7 +21,7 @@ from ltpipe.storage.atomic import write_atomically
 
 def generated(root: Path) -> dict[Path, str]:
     """Return the content of every generated file that is checked in."""
-    from ltpipe.pages import benchmarks, dvc_yaml, methods, options
+    from ltpipe.pages import benchmarks, dvc_yaml, methods, options, results
 
     ledgers = sorted(path.parent.name for path in (root / "pipelines/dvc").glob("*/dvc.yaml"))
     return {
@@ -29,6 +29,7 @@ def generated(root: Path) -> dict[Path, str]:
         root / "docs/benchmarks.md": benchmarks.render_benchmarks(root),
         root / "docs/methods.md": methods.render_methods(root),
         root / "docs/options.md": options.render_options(),
+        root / "docs/results.md": results.render_results(root),
     }
 
 

@@ -5,7 +5,6 @@ benchmarks/results/trained beside the numbers that papers report.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +74,19 @@ def same_recipe(record: Record, run: Run, schedule: Schedule, model: Model) -> b
 
 
 def read_records(folder: Path) -> dict[str, list[Record]]:
-    """Return benchmark -> its records, in the order of their names. Raises Refused if a file is no record."""
+    """Return benchmark -> its records, in the order of their names.
+
+    Raises Refused if a file is no record, or is not that of the cell that its name says: a copied file would count as
+    a seed of its own.
+    """
     found: dict[str, list[Record]] = {}
     for path in sorted(folder.glob("*/*/*.json")):
-        record = parse(Record, _content(path), str(path.relative_to(folder)))
-        found.setdefault(path.parent.parent.name, []).append(record)
+        name = path.relative_to(folder)
+        record = parse(Record, json.loads(path.read_text()), str(name))
+        if f"{record.cell.replace('.', '/')}.json" != name.as_posix():
+            raise Refused(f"{name}: this is the record of {record.cell}")
+        same_run = found.setdefault(record.cell.split(".")[0], [])
+        if any(other.run == record.run and other.seed == record.seed for other in same_run):
+            raise Refused(f"{name}: another record of {record.run} has the seed {record.seed} too")
+        same_run.append(record)
     return found
-
-
-def _content(path: Path) -> Mapping[str, Any]:
-    content: Mapping[str, Any] = json.loads(path.read_text())
-    return content
