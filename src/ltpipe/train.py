@@ -30,7 +30,7 @@ import yaml
 from ltpipe.benchmark import Benchmark
 from ltpipe.config.parameters import load_blocks
 from ltpipe.config.spec import Refused, parse
-from ltpipe.evaluation.record import Record, protocol_metrics
+from ltpipe.evaluation.record import Record, protocol_metrics, require_test_images
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
 
@@ -285,6 +285,8 @@ def command(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest = pd.read_parquet(folder / "manifest.parquet")
+    if records is not None:
+        require_test_images(manifest, spec.evaluate)
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     place = Workplace(benchmark.stem, spec, manifest, images, out, device, changes, records)
     for run, seed in list(place.cells(runs, seeds)):

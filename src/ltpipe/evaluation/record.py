@@ -41,21 +41,20 @@ class Record(Spec):
         return self.cell.split(".")[1]
 
 
+def require_test_images(manifest: Table, evaluation: Evaluation) -> None:
+    """Raise Refused if a protocol's test split has no image: said before a training, not after it."""
+    for name, protocol in evaluation.protocols.items():
+        if not (manifest["split"] == protocol.test).any():
+            raise Refused(f"--record: the data have no image of split {protocol.test}, on which protocol {name} tests")
+
+
 def protocol_metrics(predictions: Table, evaluation: Evaluation, run: Run, classes: int) -> dict[str, dict[str, Any]]:
     """Return the metrics of every protocol that trains on the run's split.
 
-    predictions: columns split, label, predicted, confidence, group and attribute, a row for each image. Raises Refused
-    if a test split has no image.
+    predictions: columns split, label, predicted, confidence, group and attribute, a row for each image.
     """
-    metrics = {}
-    for name, protocol in evaluation.protocols.items():
-        if protocol.train != run.split:
-            continue
-        rows = predictions[predictions["split"] == protocol.test]
-        if rows.empty:
-            raise Refused(f"protocol {name}: there is no image of split {protocol.test!r} to record numbers of")
-        metrics[name] = split_metrics(rows, classes)
-    return metrics
+    protocols = {name: p.test for name, p in evaluation.protocols.items() if p.train == run.split}
+    return {name: split_metrics(predictions[predictions["split"] == test], classes) for name, test in protocols.items()}
 
 
 def same_recipe(record: Record, run: Run, schedule: Schedule, model: Model) -> bool:
