@@ -344,3 +344,35 @@ def test_a_run_that_gates_without_a_gated_metric_is_refused(tmp_path, content):
     content["digits_glt"]["runs"]["balanced"] = {"train": {"method": "ce", "split": "train_cbl"}}
     found = message(tmp_path, yaml.safe_dump(content))
     assert "runs.balanced trains on train_cbl, of which no gated metric is measured: gate on one of alt" in found
+
+
+RECIPES = {
+    "the same recipe": ({}, []),
+    "another weight decay": ({"schedule": {"weight_decay": 9.0e-3}}, ["weight_decay"]),
+    "another augmentation": ({"schedule": {"augment": {"cutout": 3}}}, ["augment"]),
+    "an augmentation of the method's": ({"method": "dro_lt", "options": {"augment": "reference"}}, ["augment"]),
+    "phases of the method's": ({"method": "dro_lt"}, []),
+    "started from the same recipe": ({"method": "crt", "start_from": "ce"}, []),
+    "started from another recipe": ({"method": "crt", "start_from": "longer"}, ["epochs"]),
+    "trained nothing": ({"method": "tau_norm", "start_from": "ce"}, []),
+    "trained nothing after another recipe": ({"method": "tau_norm", "start_from": "longer"}, ["epochs"]),
+}
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("case", RECIPES)
+def test_a_claim_compares_one_recipe_or_says_how_two_differ(tmp_path, content, case, told):
+    train, differing = RECIPES[case]
+    block = content["digits_glt"]
+    block["runs"]["longer"] = {"train": {"method": "ce", "split": "train_glt", "schedule": {"epochs": 99}}}
+    block["runs"]["other"] = {"train": {"method": "ce", "split": "train_glt"} | train}
+    claim = {"better": "other", "than": "ce", "metric": "glt.accuracy.all", "source": "a paper"}
+    block["claims"] = [claim | ({"recipes": "a reason"} if told else {})]
+    if told == bool(differing):
+        (tmp_path / "parameters").mkdir()
+        (tmp_path / "parameters/digits_glt.yml").write_text(yaml.safe_dump(content, sort_keys=False))
+        assert load(tmp_path)["digits_glt"].claims.root[0].recipes == ("a reason" if told else None)
+        return
+    found = message(tmp_path, yaml.safe_dump(content, sort_keys=False))
+    wanted = f"differ in {', '.join(differing)}: compare runs of one recipe" if differing else "are equal: leave out"
+    assert f"claims: the recipes of other and ce {wanted}" in found

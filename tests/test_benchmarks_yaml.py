@@ -9,7 +9,10 @@ import pytest
 from ltpipe.benchmark import load
 from ltpipe.data.sampling.class_sizes import exponential_sizes
 from ltpipe.data.split import draw
+from ltpipe.interface.phases import at
+from ltpipe.interface.streams import Problem
 from ltpipe.pages.benchmarks import read_header, render_benchmarks
+from ltpipe.recipe.schedule import Schedule
 
 # the rows of the three papers' pages: benchmark, run, value in percent (errors as 100 - error), a target or not
 ROWS = [
@@ -94,7 +97,7 @@ def test_no_recalled_number_is_a_value(benchmarks):
 
 def test_what_gates_was_read_in_the_paper_and_does_not_select_on_the_test_set(benchmarks):
     gating = {(n, r) for n, spec in benchmarks.items() for r, row in spec.runs.items() if row.reported.gates}
-    assert gating == {("cifar100_lt", "ce"), ("cifar100_lt", "logit_adjust"), ("cifar10_lt", "logit_adjust")}
+    assert gating == {("cifar100_lt", "ce_la"), ("cifar100_lt", "logit_adjust"), ("cifar10_lt", "logit_adjust")}
     assert all("quoted" not in benchmarks[n].runs[r].reported.source for n, r in gating)
 
 
@@ -123,6 +126,121 @@ def test_cifar_runs_have_ldams_recipe(benchmarks, name):
     assert (s.epochs, s.batch, s.lr, s.warmup, s.momentum, s.weight_decay) == (200, 128, 0.1, 5, 0.9, 2e-4)
     assert s.decay == {160: 0.01, 180: 0.0001}
     assert (s.augment.crop, s.augment.flip) == (4, True)
+
+
+MENON = {"decay": {160: 0.1, 180: 0.01}, "weight_decay": 1e-4}
+RIDE_STEPS = {"epochs": 100, "warmup": 5, "decay": {60: 0.1, 80: 0.01}, "weight_decay": 2e-4, "nesterov": True}
+AUTHORS = [
+    *((name, run, MENON) for name in CIFAR for run in ("ce_la", "logit_adjust")),
+    *((name, "ride", {"weight_decay": 5e-4, "nesterov": True}) for name in CIFAR if name.startswith("cifar100")),
+    ("imagenet_lt", "ride", RIDE_STEPS | {"batch": 256, "lr": 0.1}),
+    ("inaturalist2018", "ride", RIDE_STEPS | {"batch": 512, "lr": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("name", "run", "recipe"), AUTHORS)
+def test_a_row_has_the_recipe_of_its_authors(benchmarks, name, run, recipe):
+    spec = benchmarks[name]
+    whole = spec.schedule.with_changes(spec.runs[run].train.schedule)
+    assert {key: getattr(whole, key) for key in recipe} == recipe
+    others = set(Schedule.model_fields) - set(recipe) - {"augment"}
+    assert all(getattr(whole, key) == getattr(spec.schedule, key) for key in others)
+    rotate = 15 if run == "ride" and name in CIFAR else 0
+    assert whole.augment == spec.schedule.augment.model_copy(update={"rotate": rotate})
+
+
+@pytest.mark.parametrize("name", [name for name in CIFAR if name.startswith("cifar100")])
+def test_rides_weights_begin_with_epoch_161_of_200(benchmarks, name):
+    """Epochs are counted from 0, so the 161st is 160; `class_temperatures` of 0.05 and a diversity of -0.45."""
+    config = benchmarks[name].runs["ride"].train.config()
+    assert (at(config.reweight, 200), config.diversity, config.balance) == (160, -0.45, 0.05)
+    assert at(config.reweight, 100) == 80
+
+
+def test_a_reported_number_of_dro_lt_takes_the_options_of_its_code(benchmarks):
+    rows = [(n, r, row) for n, spec in benchmarks.items() for r, row in spec.runs.items()]
+    reported = [(n, r, row) for n, r, row in rows if row.train.method == "dro_lt" and row.reported.value is not None]
+    assert {name for name, _, _ in reported} == {*CIFAR[3:], "imagenet_lt", "inaturalist2018"}
+    for name, _, row in reported:
+        config = row.train.config()
+        assert (config.centroids, config.positive, config.epsilon_assignment) == ("stream", "none", "reference")
+        assert config.radius_decay and config.weight_decay == 1e-4 and row.train.start_from == "ce"
+        assert config.augment == ("reference" if name in CIFAR else "schedule")
+        assert config.images == ("reference" if name in CIFAR else "capped")
+
+
+def test_our_options_have_no_reported_number(benchmarks):
+    ours = [row for spec in benchmarks.values() for run, row in spec.runs.items() if run.endswith(("_ours", "_aa"))]
+    assert len(ours) > 20 and all(row.reported.value is None for row in ours)
+
+
+@pytest.mark.parametrize("name", ["cifar10_lt", "cifar100_lt"])
+def test_all_baselines_of_dro_lt_have_its_augmentation_from_the_first_epoch_on(benchmarks, name):
+    spec = benchmarks[name]
+    pairs = [("ce_aa", "dro_lt_aa"), ("ldam_drw_aa", "dro_lt_aa"), ("crt_aa", "dro_lt_ours")]
+    assert all(spec._differing_recipes(*pair) == [] for pair in pairs)
+    assert spec._differing_recipes("ldam_drw", "dro_lt") == ["augment"]
+    assert {f"{run}_aa" for run in ("ce", "balanced_softmax", "logit_adjust", "ldam_drw", "crt", "dro_lt")} == {
+        run for run in spec.runs if run.endswith("_aa")
+    }
+
+
+def images_of(spec, run):
+    """Return the images that a run trains on and those that it only passes forward, in millions; its start excluded."""
+    counts, train = spec.expect.plain_counts()["train"], spec.runs[run].train
+    if isinstance(counts, dict):
+        counts = filled(**{"total": 437_513} | counts)  # of iNaturalist, before val is cut
+    method = train.build(Problem(np.repeat(np.arange(len(counts)), counts), len(counts)), train.start_from is not None)
+    trained = forward = 0
+    for number, phase in enumerate(method.phases(spec.schedule.with_changes(train.schedule).phase())):
+        method.clock.phase = number
+        shown = sum(stream.length or sum(counts) for stream in method.streams())
+        trained += phase.epochs * shown
+        if train.method == "dro_lt" and method.stage() == 2:
+            forward += phase.epochs * (shown if method.config.centroids == "stream" else sum(counts))
+    return trained / 1e6, forward / 1e6
+
+
+def filled(*, total, classes, largest, smallest):
+    """Return class sizes with this total, this largest and this smallest size."""
+    rest = np.linspace(largest, smallest, classes).astype(int)
+    rest[1:-1] = (total - largest - smallest) // (classes - 2)
+    rest[1] += total - rest.sum()
+    return rest.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cifar10_lt", "ce {ce:.2f} M; a dro_lt trains on {dro_lt:.2f} M more ({times:.1f} times ce) and passes "
+         "{dro_lt_forward:.2f} M forward, dro_lt_ours {dro_lt_ours_forward:.2f} M"),
+        ("cifar100_lt", "ce {ce:.2f} M; a dro_lt trains on {dro_lt:.2f} M more ({times:.1f} times ce) and passes "
+         "{dro_lt_forward:.2f} M forward, dro_lt_ours {dro_lt_ours_forward:.2f} M"),
+        ("imagenet_lt", "ce {ce:.2f} M; more: crt {crt:.2f} M, lws {lws:.2f} M, dro_lt and dro_lt_ours {dro_lt:.2f} M "
+         "each ({times:.1f} times ce; 57.60 M without `images: capped`), and forward only {dro_lt_forward:.2f} M "
+         "(dro_lt) or {dro_lt_ours_forward:.2f} M (dro_lt_ours). ride: {ride:.2f} M"),
+        ("places_lt", "ce {ce:.2f} M; more: crt {crt:.2f} M, lws {lws:.2f} M, dro_lt {dro_lt:.2f} M ({times:.1f} times "
+         "ce; 81.80 M without `images: capped`) and {dro_lt_forward:.2f} M forward only"),
+        ("tiny_imagenet_lt", "ce {ce:.2f} M; dro_lt trains on {dro_lt:.2f} M more ({times:.1f} times ce) and passes "
+         "{dro_lt_forward:.2f} M forward"),
+    ],
+)  # fmt: skip
+def test_a_header_states_the_images_of_its_runs(root, benchmarks, name, said):
+    spec = benchmarks[name]
+    counted = {
+        run: images_of(spec, run) for run in ("ce", "crt", "lws", "ride", "dro_lt", "dro_lt_ours") if run in spec.runs
+    }
+    figures = {run: trained for run, (trained, _) in counted.items()}
+    figures |= {f"{run}_forward": forward for run, (_, forward) in counted.items()}
+    header = " ".join(read_header(root / f"conf/base/parameters/{name}.yml"))
+    assert f"Images: {said.format(**figures, times=figures['dro_lt'] / figures['ce'])}" in header
+
+
+def test_dro_lt_on_inaturalist_costs_two_trainings_and_not_nine(benchmarks):
+    spec = benchmarks["inaturalist2018"]
+    times = [np.divide(images_of(spec, run), images_of(spec, "ce")[0]).round(1).tolist() for run in
+             ("crt", "dro_lt", "dro_lt_ours", "ride")]  # fmt: skip
+    assert times == [[0.4, 0.0], [2.0, 1.6], [2.0, 0.4], [1.1, 0.0]]
 
 
 @pytest.mark.parametrize("name", ["imagenet_glt", "mscoco_glt"])

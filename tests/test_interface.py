@@ -8,10 +8,11 @@ import tiny
 import torch
 
 from ltpipe.config.spec import Refused
-from ltpipe.interface.method import Embedding
-from ltpipe.interface.phases import Clock, Phase, at
-from ltpipe.interface.streams import Batch
+from ltpipe.interface.method import Embedding, concatenate
+from ltpipe.interface.phases import Augment, Clock, Phase, at
+from ltpipe.interface.streams import Batch, Problem, Stream
 from ltpipe.layers.branches import Branches
+from ltpipe.methods import dro_lt
 from ltpipe.models.model import Model
 from ltpipe.recipe.run import Run, build_network
 from ltpipe.recipe.schedule import Schedule
@@ -111,6 +112,55 @@ def test_centroids_are_class_means_in_chunks():
     method.begin_epoch(lambda split: iter([chunk(0, 10), chunk(10, 25)]))
     for label in range(4):
         assert torch.allclose(method.own.centroids[label], features[labels == label].mean(0), atol=1e-6)
+
+
+def test_centroids_of_the_stream_are_of_a_class_aware_augmented_draw_that_repeats(tmp_path):
+    """`embed("stream")`: as many images as the epoch shows, each class equally often, augmented, not the epoch's."""
+    seen = {}
+    for centroids in ("train", "stream"):
+        task = tiny.task(tmp_path, "dro_lt", {"centroids": centroids}, start=tiny.cross_entropy())
+        state = loop._initial_state(task)
+        state.method.clock.epochs = 2
+        state.augment = Augment(crop=2, flip=True)
+        draw = lambda: concatenate(loop._embed(task, state, centroids))  # noqa: E731, B023
+        seen[centroids] = first = draw()
+        assert torch.equal(first.features, draw().features)
+        state.method.begin_epoch(lambda split: loop._embed(task, state, split))  # noqa: B023
+        means = torch.stack([first.features[first.labels == label].mean(0) for label in range(4)])
+        assert torch.allclose(state.method.own.centroids, means, atol=1e-6)
+    assert seen["train"].labels.bincount().tolist() == list(tiny.COUNTS)
+    assert seen["stream"].labels.bincount().tolist() == [12, 12, 12, 12]  # n_max C images
+    trained = torch.cat([rows for (rows,) in loop._draw_steps(task, state)])
+    assert not torch.equal(trained, seen["stream"].index[: len(trained)])
+    rare = seen["stream"].features[seen["stream"].labels == 3]
+    assert len(rare.unique(dim=0)) > tiny.COUNTS[3]  # each draw of an image is augmented anew
+    state.epoch = 1
+    assert not torch.equal(seen["stream"].features, draw().features)
+
+
+@pytest.mark.parametrize(
+    ("options", "decay", "radius"),
+    [({}, 1e-4, 0), ({"radius_decay": True}, 1e-4, 1e-4), ({"weight_decay": None}, 5e-4, 0)],
+)
+def test_phases_2_and_3_of_dro_lt_have_the_authors_weight_decay(tmp_path, options, decay, radius):
+    schedule = tiny.SCHEDULE.model_copy(update={"weight_decay": 5e-4})
+    made = tiny.built(tiny.task(tmp_path, "dro_lt", options, schedule=schedule, start=tiny.cross_entropy()))
+    groups = [optimiser.sgd(made.network, made.method, phase, schedule).param_groups for phase in made.phases]
+    assert [[group["weight_decay"] for group in phase] for phase in groups] == [[decay, radius], [decay]]
+    first = tiny.built(tiny.task(tmp_path, "dro_lt", options, schedule=schedule))
+    sgd = optimiser.sgd(first.network, first.method, first.phases[0], schedule)
+    assert sgd.param_groups[0]["weight_decay"] == 5e-4
+
+
+@pytest.mark.parametrize(("images", "length"), [("reference", 48), ("capped", 48), (30, 30)])
+def test_images_of_an_epoch_of_dro_lt(images, length):
+    assert dro_lt.stream_of(tiny.PROBLEM, 4, images) == Stream(per_class=4, length=length)
+
+
+def test_images_of_an_epoch_of_dro_lt_are_capped_at_four_epochs():
+    tail = Problem(np.repeat(np.arange(10), [100, *[2] * 9]), 10)
+    assert dro_lt.stream_of(tail, 4, "reference").length == 1000
+    assert dro_lt.stream_of(tail, 4, "capped").length == 4 * 118
 
 
 def test_environments_follow_the_schedule(tmp_path):

@@ -18,6 +18,8 @@ from ltpipe.serving.export import Parity, compare, to_onnx, trace
 from ltpipe.training import checkpoint, loop
 from ltpipe.training.train import train
 
+# what the authors' code of DRO-LT does
+PUBLISHED = {"centroids": "stream", "positive": "none", "epsilon_assignment": "reference", "radius_decay": True}
 AROUND = {
     "ifl_mixup": ("ifl", {"base": "mixup"}),
     "ifl_ldam": ("ifl", {"base": {"method": "ldam", "options": {"drw": 1}}, "centre": "cosine"}),
@@ -29,6 +31,7 @@ AROUND = {
     "ifl_randaug_ride": ("ifl", {"base": {"method": "randaug", "options": {"base": "ride"}}, "centres": "normal"}),
     "ifl_irm": ("ifl", {"penalty": "irm", "updates": "every", "scores": "epoch", "prior": "data"}),
     "dro_lt_started": ("dro_lt", {"radius": "per_class", "augment": "reference"}),
+    "dro_lt_published_started": ("dro_lt", PUBLISHED),
     "randaug_dro_lt": ("randaug", {"base": {"method": "dro_lt", "options": {"feature_epochs": 1}}}),
     "crt_drift": ("crt", {"drift": True}),
 }

@@ -68,6 +68,26 @@ def test_geometric_operations_equal_pillows(number, pixels):
     assert (moved != by_pillow(pixels, strengths, move)).mean() < 1e-3  # a few pixels are rounded differently
 
 
+@pytest.mark.parametrize("side", [(32, 32), (15, 17), (64, 48)])
+def test_rotations_equal_torchvisions_bit_for_bit(side):
+    """torchvision's RandomRotation(15) of a picture: nearest pixel, black corners, the size stays."""
+    turn = pytest.importorskip("torchvision.transforms.functional").rotate
+    x = torch.randint(0, 256, (60, *side, 3), generator=generator(3), dtype=torch.uint8)
+    degrees = 30 * torch.rand(60, generator=generator(4)) - 15
+    degrees[:4] = torch.tensor([0.0, 15.0, -15.0, 90.0])
+    assert (operations.rotate(x, degrees).numpy() == by_pillow(x, degrees, turn)).all()
+
+
+def test_a_random_rotation_comes_after_the_flip_and_turns_to_both_sides(pixels):
+    side = min(pixels.shape[1:3])
+    x = pixels[:, :side, :side]
+    flipped = augment_batch(x, Augment(flip=True), (g := generator(5)), side)
+    degrees = torch.empty(len(x)).uniform_(-1, 1, generator=g) * 15
+    assert degrees.min() < -10 and degrees.max() > 10
+    turned = augment_batch(x, Augment(flip=True, rotate=15), generator(5), side)
+    assert torch.equal(turned, operations.rotate(flipped, degrees)) and not torch.equal(turned, flipped)
+
+
 def test_strengths_of_the_recipe():
     table = dict(zip(operations.NAMES, operations._STRENGTHS, strict=True))
     assert table["shear_x"][9] == pytest.approx(0.3) and table["translate_y"][9] == pytest.approx(150 / 331)
@@ -92,7 +112,9 @@ def test_each_image_gets_its_own_operation(pixels):
     )  # the cutout of this level is too small to hide a pixel
 
 
-@pytest.mark.parametrize("augment", [{"randaug": True}, {"autoaugment": True, "cutout": 6}, {"crop": 2, "flip": True}])
+@pytest.mark.parametrize(
+    "augment", [{"randaug": True}, {"autoaugment": True, "cutout": 6}, {"crop": 2, "flip": True}, {"rotate": 15}]
+)
 def test_augmentation_depends_only_on_the_generator(augment, pixels):
     augment, side = Augment(**augment), min(pixels.shape[1:3])
     pixels = pixels[:, :side, :side]

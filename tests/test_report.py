@@ -174,11 +174,18 @@ def test_every_run_is_shown_with_seeds_code_and_the_verdict_on_its_paper(text, c
 
 
 def test_every_claim_is_shown_with_difference_and_verdict(verdict, text):
-    ((claim, metric, difference, error, n, answer, source),) = rows(text, "What the papers claim of the order")
+    ((claim, metric, difference, error, n, answer, recipes, source),) = rows(text, "What the papers claim of the order")
     (expected,) = check_claims(CLAIMS, verdict["summaries"])
     assert (claim, metric, n, source) == ("logit_adjust > ce", "glt.accuracy.few", "3", "a paper")
+    assert recipes == "equal"
     assert (difference, error) == (f"{expected['difference']:+.2f}", f"{expected['error']:.2f}")
     assert answer == expected["verdict"] == "does not hold"
+
+
+def test_a_claim_says_how_the_recipes_of_its_runs_differ(verdict, validation):
+    told = Claims((CLAIMS.root[0].model_copy(update={"recipes": "weight decay"}),))
+    text = render_markdown(verdict, validation[0], check_claims(told, verdict["summaries"]), [])
+    assert rows(text, "What the papers claim of the order")[0][6] == "weight decay"
 
 
 def test_without_claims_the_report_has_no_section_on_claims(verdict, text_of):

@@ -147,13 +147,37 @@ class Benchmark(Spec):
             )
 
     def _check_claims(self) -> None:
-        """Claims name runs and protocols of this benchmark."""
+        """Claims name runs and protocols of this benchmark, and say where the recipes of their two runs differ."""
         for claim in self.claims.root:
             if unknown := {claim.better, claim.than} - set(self.runs):
                 raise ValueError(f"claims: no run {', '.join(sorted(unknown))}; runs: {', '.join(self.runs)}")
             if claim.metric.split(".")[0] not in self.evaluate.protocols:
                 protocols = ", ".join(self.evaluate.protocols)
                 raise ValueError(f"claims: {claim.metric} names no protocol; protocols: {protocols}")
+            differing = self._differing_recipes(claim.better, claim.than)
+            where = f"claims: the recipes of {claim.better} and {claim.than}"
+            if differing and not claim.recipes:
+                raise ValueError(
+                    f"{where} differ in {', '.join(differing)}: compare runs of one recipe, or say in `recipes` how "
+                    "they differ"
+                )
+            if claim.recipes and not differing:
+                raise ValueError(f"{where} are equal: leave out `recipes`")
+
+    def _differing_recipes(self, first: str, second: str) -> list[str]:
+        """Return the keys of the recipe in which two runs differ, with the runs that they start from."""
+        one, other = self._recipe_of(first), self._recipe_of(second)
+        return [key for key in one | other if one.get(key) != other.get(key)]
+
+    def _recipe_of(self, name: str | None) -> dict[str, set[str]]:
+        """Return the recipes of a run and of the runs that it starts from: key -> values."""
+        recipe: dict[str, set[str]] = {}
+        while name is not None:
+            run = self.runs[name].train
+            for key, values in self.schedule.compared(run, self.expect.classes).items():
+                recipe[key] = recipe.get(key, set()) | values
+            name = run.start_from
+        return recipe
 
     def _check_gate(self) -> None:
         if unknown := set(self.gate.runs or ()) - set(self.runs):

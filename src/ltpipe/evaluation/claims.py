@@ -17,6 +17,10 @@ class Claim(Spec):
     than: str = Field(description="run that it is compared with")
     metric: MetricPath = Field(description="metric path that is compared, e.g. glt.accuracy.all")
     source: str = Field(description="paper and table that the claim is from")
+    recipes: str | None = Field(
+        None,
+        description="how the recipes of the two runs differ; needed where they do, refused where they are equal",
+    )
 
 
 class Claims(RootModel[tuple[Claim, ...]]):

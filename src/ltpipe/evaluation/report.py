@@ -195,11 +195,12 @@ def _claims_section(claims: Sequence[Mapping[str, Any]]) -> list[str]:
             _number(c["error"]),
             str(c["n"]),
             c["verdict"],
+            c["recipes"] or "equal",
             c["source"],
         ]
         for c in claims
     ]
-    head = ["claim", "metric", "difference", "standard error", "n", "verdict", "source"]
+    head = ["claim", "metric", "difference", "standard error", "n", "verdict", "recipes", "source"]
     lead = "Differences in percentage points, paired by seed; within two standard errors they are inconclusive."
     return ["## What the papers claim of the order", "", lead, "", *_table(head, rows), ""]
 

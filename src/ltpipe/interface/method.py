@@ -50,7 +50,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Embedding:
-    """The network's answer for some images of a split, in eval mode and without augmentation.
+    """The network's answer for some images, in eval mode.
 
     features: B x D. logits: B x C. labels, index (row of the split): B.
     """
@@ -61,8 +61,9 @@ class Embedding:
     index: "Tensor"
 
 
-# Maps "train" or "val" to the split in chunks, in manifest order. Chunks, because the logits of a million images and
-# 8,000 classes would not fit into memory.
+# Maps "train" or "val" to the split in chunks, in manifest order and without augmentation; and, in `begin_epoch`,
+# "stream" to images of the epoch's streams with the phase's augmentation, drawn apart from those that are trained on.
+# Chunks, because the logits of a million images and 8,000 classes would not fit into memory.
 Embed = Callable[[str], Iterator[Embedding]]
 
 

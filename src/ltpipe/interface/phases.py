@@ -45,6 +45,12 @@ class Augment(Spec):
         None, description="smallest and largest share of the area of a random box, then resized (Szegedy et al., 2015)"
     )
     flip: bool = Field(False, description="horizontal flip with probability 1/2")
+    rotate: float = Field(
+        0.0,
+        ge=0,
+        le=180,
+        description="largest angle of a random rotation to either side, in degrees; nearest pixel, black corners",
+    )
     autoaugment: bool = Field(False, description="the CIFAR-10 policy (Cubuk et al., CVPR 2019)")
     randaug: bool = Field(False, description="two random operations for each image (Xie et al., 2020)")
     cutout: int = Field(0, ge=0, description="side of a black square, in pixels; 0: none")
@@ -64,7 +70,8 @@ class Phase:
 
     decay: "cosine" (to 0 over the phase, per epoch), or factors of lr by the epoch of the phase from which they apply;
     {} keeps lr constant. trainable: any of backbone, head, own; the other parts are frozen and in eval mode.
-    drift: frozen parts stay in training mode, so their batch-norm statistics still change.
+    drift: frozen parts stay in training mode, so their batch-norm statistics still change. weight_decay: of this phase;
+    None takes the schedule's.
     Raises ValueError for any other decay, because the loop would not follow it.
     """
 
@@ -75,6 +82,7 @@ class Phase:
     trainable: tuple[str, ...] = ("backbone", "head", "own")
     drift: bool = False
     augment: Augment = field(default_factory=Augment)
+    weight_decay: float | None = None
 
     def __post_init__(self) -> None:
         if self.decay != "cosine" and not isinstance(self.decay, dict):

@@ -13,6 +13,8 @@ from ltpipe.recipe.run import Run
 
 # The keys that reach a method as a phase, and that it may ignore by having phases of its own.
 PHASE = ("epochs", "lr", "warmup", "decay", "augment")
+# The keys that are a recipe and no part of a method: a comparison of methods wants them equal. So is the augmentation.
+COMPARED = ("epochs", "batch", "lr", "warmup", "decay", "momentum", "nesterov", "weight_decay")
 
 
 class Schedule(Spec):
@@ -74,13 +76,26 @@ class Schedule(Spec):
             merged["augment"] = current["augment"] | dict(merged["augment"])
         return parse(Schedule, merged, "schedule")
 
-    def unused_keys(self, run: Run, classes: int) -> list[str]:
-        """Return the keys of `run.schedule` that have no effect, because its method has phases of its own, or none."""
+    def phases(self, run: Run, changes: Mapping[str, Any], classes: int) -> tuple[Phase, ...]:
+        """Return the phases of a run under this recipe with `changes`."""
         # Two images of each class are enough to build the method and ask for its phases.
         method = run.build(Problem(np.repeat(np.arange(classes), 2), classes), run.start_from is not None)
+        return method.phases(self.with_changes(changes).phase())
+
+    def compared(self, run: Run, classes: int) -> dict[str, set[str]]:
+        """Return what runs must share if their methods are compared: key -> values as text; {} if it trains nothing."""
+        phases = self.phases(run, run.schedule, classes)
+        if not phases:
+            return {}
+        whole = self.with_changes(run.schedule)
+        recipe = {key: {repr(getattr(whole, key))} for key in COMPARED}
+        return recipe | {"augment": {repr(phase.augment) for phase in phases}}
+
+    def unused_keys(self, run: Run, classes: int) -> list[str]:
+        """Return the keys of `run.schedule` that have no effect, because its method has phases of its own, or none."""
 
         def phases(changes: Mapping[str, Any]) -> tuple[Phase, ...]:
-            return method.phases(self.with_changes(changes).phase())
+            return self.phases(run, changes, classes)
 
         expected = phases(run.schedule)
         differing = [key for key, value in run.schedule.items() if self.with_changes({key: value}) != self]

@@ -20,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ltpipe.config.spec import Refused
 from ltpipe.interface.method import Embedding, Method
 from ltpipe.interface.phases import Augment, Phase
-from ltpipe.interface.streams import Batch, Problem
+from ltpipe.interface.streams import Batch, Problem, Stream
 from ltpipe.layers.branches import Branches
 from ltpipe.models.model import Model
 from ltpipe.models.network import Network, Output
@@ -181,14 +181,18 @@ def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD 
 def _draw_steps(task: Task, state: State) -> list[list[torch.Tensor]]:
     """Return the rows of each step of the epoch, a tensor on the device for each stream."""
     streams = state.method.streams()
+    return samplers.split_into_steps(streams, _draw_orders(task, state, streams, "order"), task.schedule.batch)
+
+
+def _draw_orders(task: Task, state: State, streams: tuple[Stream, ...], purpose: str) -> list[torch.Tensor]:
+    """Return the rows of each stream in the epoch, on the device; each purpose draws rows of its own."""
     labels = task.train.labels.cpu()
     cpu = torch.device("cpu")  # generators of other devices draw other numbers; the order must not depend on it
-    keys = [(task.seed, state.phase, state.epoch, "order", number) for number in range(len(streams))]
-    orders = [
+    keys = [(task.seed, state.phase, state.epoch, purpose, number) for number in range(len(streams))]
+    return [
         samplers.draw_order(stream, labels, determinism.generator(cpu, *key)).to(task.device)
         for stream, key in zip(streams, keys, strict=True)
     ]
-    return samplers.split_into_steps(streams, orders, task.schedule.batch)
 
 
 def _train_step(
@@ -241,12 +245,29 @@ def _add_sums(totals: dict[str, torch.Tensor], more: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def _embed(task: Task, state: State, split: str) -> Iterator[Embedding]:
-    """Yield the network's features and logits for the split "train" or "val", without augmentation, in chunks."""
-    images: SplitImages = getattr(task, split)
+    """Yield the network's features and logits in chunks, in eval mode; `split` as in the interface's Embed."""
     state.network.eval()
+    for batch in _drawn_anew(task, state) if split == "stream" else _as_they_are(task, getattr(task, split)):
+        out = forward(state.network, batch.images, task.schedule.precision)
+        yield Embedding(out.features, out.logits, batch.labels, batch.index)
+
+
+def _as_they_are(task: Task, images: SplitImages) -> Iterator[Batch]:
+    """Yield a split in its order, without augmentation, in chunks."""
     for pixels, labels, index in images.chunks(CHUNK):
-        out = forward(state.network, task.normalise(pixels), task.schedule.precision)
-        yield Embedding(out.features, out.logits, labels, index)
+        yield Batch(task.normalise(pixels), labels, index)
+
+
+def _drawn_anew(task: Task, state: State) -> Iterator[Batch]:
+    """Yield the epoch's streams, one after the other, with the phase's augmentation, in chunks.
+
+    Rows and augmentation are not those that the epoch trains on, but a second draw of its own.
+    """
+    orders = _draw_orders(task, state, state.method.streams(), "embedded order")
+    chunks = [[rows] for order in orders for rows in order.split(CHUNK)]
+    for number, (rows,), (pixels,) in task.train.prefetch(chunks, 0):
+        generator = determinism.generator(task.device, task.seed, state.phase, state.epoch, number, "embedded augment")
+        yield _make_batch(task, state, rows, pixels, generator)
 
 
 def _end_epoch(task: Task, state: State, lr: float, speed: float) -> None:

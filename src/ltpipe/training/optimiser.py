@@ -102,7 +102,8 @@ def sgd(network: Network, method: Method, phase: Phase, schedule: Schedule) -> S
             parameter.requires_grad_(name in phase.trainable)
         if parameters and name in phase.trainable:
             groups.append({"params": parameters, "lr": phase.lr, **(own if name == "own" else {})})
-    return SGD(groups, schedule.momentum, schedule.nesterov, schedule.weight_decay) if groups else None
+    decay = schedule.weight_decay if phase.weight_decay is None else phase.weight_decay
+    return SGD(groups, schedule.momentum, schedule.nesterov, decay) if groups else None
 
 
 def set_modes(network: Network, phase: Phase) -> None:

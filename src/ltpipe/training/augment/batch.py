@@ -14,6 +14,9 @@ def augment_batch(pixels: Tensor, augment: Augment, generator: torch.Generator, 
     All random numbers come from `generator`.
     """
     pixels = random_window(_crop(pixels, augment, generator, size), augment, generator, size)
+    if augment.rotate:
+        degrees = torch.empty(len(pixels), device=pixels.device).uniform_(-1, 1, generator=generator) * augment.rotate
+        pixels = operations.rotate(pixels, degrees)
     if augment.autoaugment:
         pixels = operations.autoaugment(pixels, generator)
     if augment.randaug:
