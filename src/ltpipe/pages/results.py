@@ -14,7 +14,7 @@ from ltpipe.evaluation.reported import compare_with_reported
 from ltpipe.pages.benchmarks import read_header
 
 FOLDER = "benchmarks/results/trained"
-DIFFERS = "Differs from the papers"  # how the part of a file's header begins that says so
+DIFFERS = "What still differs"  # how the part of a file's header begins that says so
 HEADER = f"""# Results
 
 Written by `ltpipe generate` from the records in `{FOLDER}`, one file for each run and seed, which
