@@ -371,7 +371,7 @@ def test_centres_follow_sgd_on_the_centre_loss():
     c.requires_grad_()
     grad = torch.autograd.grad(ifl.centre_loss(f, c[y], "euclidean"), c)[0]
     moved = c.detach().clone()
-    ifl.move_centres(moved, f, y, 2 * 0.5 / len(y))
+    ifl.move_centres(moved, f, [(y, 1.0)], 0.5, cosine=False)
     assert torch.allclose(moved, c - 0.5 * grad)
     for k in range(5):  # the formula of the text
         members = f[y == k]

@@ -18,6 +18,7 @@ from ltpipe.serving.export import Parity, compare, to_onnx, trace
 from ltpipe.training import checkpoint, loop
 from ltpipe.training.train import train
 
+AUTHORS = {"scores": "epoch", "unseen": "zero", "centres": "normal", "prior": "data"}
 AROUND = {
     "ifl_mixup": ("ifl", {"base": "mixup"}),
     "ifl_ldam": ("ifl", {"base": {"method": "ldam", "options": {"drw": 1}}, "centre": "cosine"}),
@@ -31,6 +32,10 @@ AROUND = {
     "dro_lt_started": ("dro_lt", {"radius": "per_class", "augment": "reference"}),
     "randaug_dro_lt": ("randaug", {"base": {"method": "dro_lt", "options": {"feature_epochs": 1}}}),
     "crt_drift": ("crt", {"drift": True}),
+    "ifl_authors": ("ifl", {"base": "balanced_softmax", **AUTHORS}),
+    "ifl_ride_authors": ("ifl", {"base": "ride", "centre": "cosine", "centre_step": "gradient", **AUTHORS}),
+    "ifl_mixup_authors": ("ifl", {"base": "mixup", **AUTHORS}),
+    "bbn_authors": ("bbn", {"epoch_offset": -1, "draw": "replacement"}),
 }
 CASES = {name: (name, {}) for name in tiny.NAMES} | AROUND
 

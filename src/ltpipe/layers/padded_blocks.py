@@ -1,5 +1,8 @@
 """Basic residual blocks whose shortcuts have no parameters (option A of He et al., CVPR 2016), for CIFAR's ResNets."""
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,7 +35,7 @@ class PaddedBlock(nn.Module):
         return F.relu(self.second(self.first(x)) + short)
 
 
-def padded_stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Module:
-    """Return a sequence of `blocks` blocks; only the first has `stride`."""
-    rest = [PaddedBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-    return nn.Sequential(PaddedBlock(inputs, outputs, stride), *rest)
+def padded_stage(inputs: int, outputs: int, blocks: int, stride: int) -> list[Callable[[], nn.Module]]:
+    """Return functions that make the stage's `blocks` blocks; only the first has `stride`."""
+    rest = [partial(PaddedBlock, outputs, outputs, 1)] * (blocks - 1)
+    return [partial(PaddedBlock, inputs, outputs, stride), *rest]
