@@ -52,6 +52,22 @@ def test_experts_of_resnext50_have_the_features_of_ride():
     assert out.shape == (1, 3, 1536)
 
 
+@pytest.mark.parametrize(("private", "published"), [("block", 27_970_624), ("stages", 45_571_136)])
+def test_two_branches_of_resnet50_share_all_but_their_private_part(private, published):
+    """BBN's two branches share all but the last block: 28.0 M parameters without the head."""
+    with torch.device("meta"):
+        whole, one = build(Config(depth=50), 2, private=private), build(Config(depth=50), 1)
+    assert parameters(whole) == published
+    own = published - parameters(one)
+    assert [parameters(branch) for branch in whole.branches] == [own, own]
+
+
+def test_a_whole_network_for_each_branch_shares_nothing():
+    whole, one = build(Config(depth=18, width=8), 2, private="all"), build(Config(depth=18, width=8), 1)
+    assert parameters(whole.trunk) == 0 and parameters(whole) == 2 * parameters(one)
+    assert whole.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 2, 64)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
