@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ltpipe.backbones import resnet32
 from ltpipe.backbones.resnet import Config, build
 from ltpipe.config.spec import Refused, parse
 
@@ -60,6 +61,15 @@ def test_two_branches_of_resnet50_share_all_but_their_private_part(private, publ
     assert parameters(whole) == published
     own = published - parameters(one)
     assert [parameters(branch) for branch in whole.branches] == [own, own]
+
+
+def test_a_seed_gives_the_weights_that_it_gave_before():
+    """The order in which blocks are made decides their random numbers; finished runs must stay reproducible."""
+    starts = []
+    for build_one, config in ((resnet32.build, resnet32.Config()), (build, Config(depth=18, width=16))):
+        torch.manual_seed(0)
+        starts.append(next(build_one(config, 1).branches[0].parameters()).flatten()[0].item())
+    assert starts == pytest.approx([-0.1645516, -0.0266934], abs=1e-6)
 
 
 def test_a_whole_network_for_each_branch_shares_nothing():

@@ -27,11 +27,10 @@ def build(config: Config, branches: int, narrow: float = 1.0, private: str = "st
 
     from ltpipe.layers.branches import branched
 
-    def block(inputs: int, outputs: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)
-        )
+    def stage(inputs: int, outputs: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        return [nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))]
 
     channels = (3, config.width, 2 * config.width, 4 * config.width)
-    stages = [[partial(block, *pair)] for pair in pairwise(channels)]
+    stages = [partial(stage, *pair) for pair in pairwise(channels)]
     return branched(stages, branches, private, features=channels[-1])

@@ -57,10 +57,13 @@ def build(config: Config, branches: int, narrow: float = 1.0, private: str = "st
         planes[2:] = [int(number * narrow) for number in planes[2:]]
     expansion = _expansion(config)
     inputs = [config.width, *(expansion * width for width in planes)]
-    stem = partial(imagenet_stem, config.width, config.stem == "large")
     # the first stage keeps the resolution of the stem
-    stages = [_stage(config, inputs[i], planes[i], BLOCKS[config.depth][i], 2 if i else 1) for i in range(len(planes))]
-    return branched([[stem], *stages], branches, private, features=inputs[-1])
+    stages: list[Callable[[], list[nn.Module]]] = [
+        partial(_stage, config, inputs[i], planes[i], BLOCKS[config.depth][i], 2 if i else 1)
+        for i in range(len(planes))
+    ]
+    stages.insert(0, lambda: [imagenet_stem(config.width, config.stem == "large")])
+    return branched(stages, branches, private, features=inputs[-1])
 
 
 def _expansion(config: Config) -> int:
@@ -68,12 +71,12 @@ def _expansion(config: Config) -> int:
     return 4 if config.depth >= 50 else 1
 
 
-def _stage(config: Config, inputs: int, planes: int, blocks: int, stride: int) -> "list[Callable[[], nn.Module]]":
-    """Return functions that make the stage's blocks; only the first has `stride`."""
+def _stage(config: Config, inputs: int, planes: int, blocks: int, stride: int) -> "list[nn.Module]":
+    """Return the stage's blocks; only the first has `stride`."""
     from ltpipe.layers.projection_blocks import basic_block, bottleneck_block
 
     outputs = _expansion(config) * planes
     sizes = [(inputs, planes, stride), *[(outputs, planes, 1)] * (blocks - 1)]
     if config.depth < 50:
-        return [partial(basic_block, *size) for size in sizes]
-    return [partial(bottleneck_block, *size, config.cardinality, config.group) for size in sizes]
+        return [basic_block(*size) for size in sizes]
+    return [bottleneck_block(*size, config.cardinality, config.group) for size in sizes]

@@ -40,11 +40,10 @@ def build(config: Config, branches: int, narrow: float = 1.0, private: str = "st
         raise ValueError(f"resnet32: depth must be 6n + 2, not {config.depth}")
     first = config.width
     second, third = (int(number * (narrow if branches > 1 else 1)) for number in (2 * first, 4 * first))
-    stem: list[Callable[[], nn.Module]] = [partial(cifar_stem, first)]
-    stages = [
-        stem,
-        padded_stage(first, first, blocks, 1),
-        padded_stage(first, second, blocks, 2),
-        padded_stage(second, third, blocks, 2),
+    stages: list[Callable[[], list[nn.Module]]] = [
+        lambda: [cifar_stem(first)],
+        partial(padded_stage, first, first, blocks, 1),
+        partial(padded_stage, first, second, blocks, 2),
+        partial(padded_stage, second, third, blocks, 2),
     ]
     return branched(stages, branches, private, features=third)

@@ -30,20 +30,22 @@ class Branches(nn.Module):
         return features[0] if count == 1 else torch.stack(features, dim=1)
 
 
-def branched(
-    stages: Sequence[Sequence[Callable[[], nn.Module]]], branches: int, private: str, features: int
-) -> Branches:
-    """Return a network whose first layers are shared and whose last ones exist once for each branch.
+def branched(stages: Sequence[Callable[[], list[nn.Module]]], branches: int, private: str, features: int) -> Branches:
+    """Return a network whose first blocks are shared and whose last ones exist once for each branch.
 
-    stages: functions that make a stage's blocks, in order; the stem is the first stage. private: "stages", the last two
-    stages; "block", the last block; "all", everything. features: D, channels after the last block, which are averaged
-    over the image.
+    stages: functions that make the blocks of a stage, in order; the stem is the first stage. private: "stages", the
+    last two stages; "block", the last block; "all", everything. features: D, channels after the last block, which are
+    averaged over the image.
     """
-    blocks = [make for stage in stages for make in stage]
-    cut = {"stages": sum(map(len, stages[:-2])), "block": len(blocks) - 1, "all": 0}[private]
+
+    def blocks(part: Sequence[Callable[[], list[nn.Module]]]) -> list[nn.Module]:
+        return [block for stage in part for block in stage()]
 
     def branch() -> nn.Module:
-        return nn.Sequential(*(make() for make in blocks[cut:]), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        own = blocks(stages[-1:])[-1:] if private == "block" else blocks(stages[cut:])
+        return nn.Sequential(*own, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
-    trunk = nn.Sequential(*(make() for make in blocks[:cut]))
+    cut = {"stages": len(stages) - 2, "block": len(stages), "all": 0}[private]
+    shared = blocks(stages[:cut])
+    trunk = nn.Sequential(*(shared[:-1] if private == "block" else shared))
     return Branches(trunk, [branch() for _ in range(branches)], features)

@@ -1,8 +1,5 @@
 """Basic residual blocks whose shortcuts have no parameters (option A of He et al., CVPR 2016), for CIFAR's ResNets."""
 
-from collections.abc import Callable
-from functools import partial
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,7 +32,8 @@ class PaddedBlock(nn.Module):
         return F.relu(self.second(self.first(x)) + short)
 
 
-def padded_stage(inputs: int, outputs: int, blocks: int, stride: int) -> list[Callable[[], nn.Module]]:
-    """Return functions that make the stage's `blocks` blocks; only the first has `stride`."""
-    rest = [partial(PaddedBlock, outputs, outputs, 1)] * (blocks - 1)
-    return [partial(PaddedBlock, inputs, outputs, stride), *rest]
+def padded_stage(inputs: int, outputs: int, blocks: int, stride: int) -> list[nn.Module]:
+    """Return the stage's `blocks` blocks; only the first has `stride`."""
+    # made first: the order of making decides which random numbers a weight starts from, and with them every result
+    rest: list[nn.Module] = [PaddedBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
+    return [PaddedBlock(inputs, outputs, stride), *rest]
