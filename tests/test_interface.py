@@ -232,7 +232,9 @@ def test_a_run_may_have_a_network_of_its_own():
     assert recipe(run, tiny.SCHEDULE, tiny.MODEL)["model"]["options"] == {"width": 8}
     changed = tiny.MODEL.with_changes(own)
     assert changed.with_changes(own) == changed and changed.image == tiny.MODEL.image
-    assert tiny.MODEL.with_changes({"backbone": "resnet32"}).options == {}
+    other = {"backbone": "resnet32"}
+    assert tiny.MODEL.with_changes(other).options == {}
+    assert "ltpipe.backbones.resnet32" in Run(method="ce", split="train", model=other).modules()
     for wrong, message in (({"image": 4}, "image cannot be changed for one run"), ({"options": {"wide": 1}}, "wide")):
         with pytest.raises(Refused, match=message):
             tiny.MODEL.with_changes(wrong)

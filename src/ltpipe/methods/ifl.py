@@ -22,8 +22,9 @@ Use:
 Suggested values: from the authors' code for ImageNet-GLT and MSCOCO-GLT.
 * The defaults: centre loss with weight 0.001 from epoch 60 and 0.005 from epoch 80 of 100, rate 0.5; new environments
   after epochs 60 and 80; two streams.
-* `base: ride` and `base: ldam`: `centre: cosine`. With `base: ride`, the run also has the `schedule`
-  `{decay: {60: 0.1, 80: 0.01}}`.
+* `base: ride` and `base: ldam`: `centre: cosine`. With RIDE, the base is `{method: ride, options: {reweight: 81}}` and
+  the run's `schedule` is `{decay: {60: 0.1, 80: 0.01}}`; with LDAM, they are `{method: ldam, options: {drw: 80}}` and
+  `{decay: {80: 0.01, 90: 1.0e-4}}`.
 * Post-hoc logit adjustment with IFL: a run of `logit_adjust` with `form: post_hoc` and `start_from: ifl`.
 * As the authors ran it: `{scores: epoch, unseen: zero, centres: normal, prior: data}`, with cosine centres also
   `centre_step: gradient`.

@@ -59,6 +59,10 @@ class Run(MethodChoice):
         default_factory=dict, description="keys in which this run's network differs: backbone, options, head_bias"
     )
 
+    def modules(self) -> frozenset[str]:
+        own = self.model.get("backbone")
+        return super().modules() | (frozenset({f"{Model.menu}.{own}"}) if own else frozenset())
+
 
 def build_network(run: Run, model: Model, problem: Problem) -> "tuple[Network, Method]":
     """Return network and method as they are before training, on the CPU.
