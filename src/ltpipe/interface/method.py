@@ -90,6 +90,13 @@ def buffers(**values: np.ndarray) -> "nn.Module":
     return own
 
 
+def linear_head(features: int, problem: Problem) -> "nn.Module":
+    """Return a linear layer B x D -> B x C, with a bias unless the benchmark's model has none; features is D."""
+    from torch import nn
+
+    return nn.Linear(features, problem.classes, bias=problem.head_bias)
+
+
 class Method:
     """The hooks of a method. The loop sets `clock`; `own` is the module that `build` returned."""
 
@@ -107,13 +114,7 @@ class Method:
 
     def head(self, features: int) -> "nn.Module":
         """Return the classifier: features B x D (or B x E x D) -> logits B x C (or B x E x C)."""
-        return self.linear(features)
-
-    def linear(self, features: int) -> "nn.Linear":
-        """Return a linear layer B x D -> B x C, with a bias unless the benchmark's model has none."""
-        from torch import nn
-
-        return nn.Linear(features, self.problem.classes, bias=self.problem.head_bias)
+        return linear_head(features, self.problem)
 
     def build(self, features: int) -> "nn.Module | None":
         """Return the method's own parameters and buffers; features is D."""

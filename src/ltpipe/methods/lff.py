@@ -65,7 +65,7 @@ class Method(method.Method):
     def head(self, features: int) -> "nn.Module":
         from ltpipe.layers.heads import PerExpert
 
-        return PerExpert([self.linear(features) for _ in (BIASED, TARGET)])
+        return PerExpert([method.linear_head(features, self.problem) for _ in (BIASED, TARGET)])
 
     def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         assert out.experts is not None

@@ -82,7 +82,7 @@ class Method(method.Method):
 
         classes, config = self.problem.classes, self.config
         if config.head == "linear":
-            return PerExpert([self.linear(features) for _ in range(3)])
+            return PerExpert([method.linear_head(features, self.problem) for _ in range(3)])
         return PerExpert([Cosine(features, classes, config.scale) for _ in range(3)])
 
     def build(self, features: int) -> "nn.Module":
