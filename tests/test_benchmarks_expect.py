@@ -27,7 +27,7 @@ from ltpipe.storage.manifest import fingerprint
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "conf/base/parameters").glob("*.yml"))
 # hundreds of thousands of images
-BIG = {"imagenet_glt", "inaturalist2018", "mscoco_glt"}
+BIG = {"imagenet_glt", "imagenet_glt_pixels", "inaturalist2018", "mscoco_glt"}
 BENCHMARKS = [pytest.param(name, marks=[pytest.mark.slow] * (name in BIG)) for name in NAMES]
 SPECS = load(ROOT / "conf/base")
 ATTRIBUTES = [case for case in BENCHMARKS if SPECS[case.values[0]].expect.attribute_counts]
@@ -107,6 +107,7 @@ MADE = {
     "tiny_imagenet_glt": lambda spec: made(tiny(), clusters=True),
     "tiny_imagenet_glt_32px": lambda spec: made(tiny(), clusters=True),
     "imagenet_glt": lambda spec: made({"train": imagenet()}, clusters=True),
+    "imagenet_glt_pixels": lambda spec: made({"train": imagenet()}, clusters=True),
     "imagenet_lt": lambda spec: made(
         {"train": filled(115_846, 1000, 1280, 5), "val": [20] * 1000, "test": [50] * 1000}
     ),

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ltpipe.benchmark import load
 from ltpipe.data.sampling.class_sizes import exponential_sizes
@@ -12,6 +13,7 @@ from ltpipe.data.split import draw
 from ltpipe.interface.phases import at
 from ltpipe.interface.streams import Problem
 from ltpipe.pages.benchmarks import read_header, render_benchmarks
+from ltpipe.recipe.run import build_network
 from ltpipe.recipe.schedule import Schedule
 
 # the rows of the three papers' pages: benchmark, run, value in percent (errors as 100 - error), a target or not
@@ -47,6 +49,7 @@ ALL = [
     "tiny_imagenet_glt",
     "imagenet_lt",
     "imagenet_glt",
+    "imagenet_glt_pixels",
     "inaturalist2018",
     "places_lt",
     "mscoco_glt",
@@ -80,6 +83,52 @@ def test_a_row_of_the_papers_pages_is_a_run_that_says_what_it_is_used_for(benchm
 def test_logit_adjustment_plus_ifl_starts_from_ifl(benchmarks):
     row = benchmarks["imagenet_glt"].runs["logit_adjust_ifl"]
     assert (row.train.start_from, row.train.options) == ("ifl", {"form": "post_hoc"})
+
+
+AUTHORS_IFL = {"scores": "epoch", "unseen": "zero", "centres": "normal", "prior": "data"}
+
+
+@pytest.mark.parametrize("name", ["imagenet_glt", "mscoco_glt"])
+def test_rows_of_the_glt_table_have_the_options_of_the_authors(benchmarks, name):
+    spec = benchmarks[name]
+    assert spec.model.head_bias is False
+    for run, row in spec.runs.items():
+        choice, ours = row.train, run.endswith("_ours")
+        assert not ours or row.reported.value is None
+        if choice.method == "ifl" and not ours:
+            assert choice.options.items() >= AUTHORS_IFL.items(), run
+            assert choice.config().steps == "reference"
+            assert (choice.config().centre == "cosine") == (choice.options.get("centre_step") == "gradient")
+        base = choice.base() or choice
+        if base.method == "ride" and not ours:  # epoch > 80 in their code, which counts from 0
+            assert base.options == {"reweight": 81}
+    stage2 = [row.train for row in spec.runs.values() if row.train.method in ("crt", "lws")]
+    assert all(choice.options == {"drift": True} for choice in stage2)
+
+
+def test_bbn_of_glt_is_the_authors_resnet50(benchmarks):
+    spec = benchmarks["imagenet_glt"]
+    with torch.device("meta"):
+        network, _ = build_network(spec.runs["bbn"].train, spec.model, Problem(np.arange(2000) % 1000, 1000))
+    assert sum(p.numel() for p in network.backbone.parameters()) == 27_970_624
+
+
+@pytest.mark.parametrize(
+    ("run", "value", "start"),
+    [("crt_ifl", 39.6, "ifl"), ("lws_ifl", 39.64, "ifl"), ("mixup_ifl", 43.0, None), ("tade_ifl", 43.47, None)],
+)
+def test_rows_of_the_poster_with_ifl(benchmarks, run, value, start):
+    row = benchmarks["imagenet_glt"].runs[run]
+    assert (row.reported.value, row.train.start_from) == (value, start)
+
+
+def test_the_attribute_of_imagenet_glt_is_the_papers_and_another_one_expects_nothing(benchmarks, root):
+    paper, pixels = benchmarks["imagenet_glt"], benchmarks["imagenet_glt_pixels"]
+    assert paper.cluster.features.name == "torchvision" and not paper.cluster.features.options
+    assert pixels.cluster.features.name == "pixels"
+    assert all(row.reported.value is None for row in pixels.runs.values())
+    header = read_header(root / "conf/base/parameters/imagenet_glt_pixels.yml")
+    assert any(line.startswith("Expected: nothing.") for line in header)
 
 
 @pytest.mark.parametrize("run", ["dro_lt", "logit_adjust_adaptive"])

@@ -217,6 +217,7 @@ def test_weights_that_cannot_be_fetched_are_named_with_size_terms_and_place(inde
         "resnet50-0676ba61.pth, 97.8 MiB, from https://download.pytorch.org/models/resnet50-0676ba61.pth",
         "terms  https://github.com/pytorch/vision#pre-trained-model-license",
         f"put it at {folder}/torch/hub/checkpoints/resnet50-0676ba61.pth",
+        "features that need no weights: cluster: {features: {name: pixels",
         "block cluster: {features: {name: torchvision, options: {weights: /path/resnet50-0676ba61.pth}}}",
     ):
         assert words in refused.value.message

@@ -1,5 +1,6 @@
 """What a method can expect of the loop: phases, frozen parts, starts, branches, times, chunks."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,9 @@ from ltpipe.interface.phases import Augment, Clock, Phase, at
 from ltpipe.interface.streams import Batch, Problem, Stream
 from ltpipe.layers.branches import Branches
 from ltpipe.methods import dro_lt
+from ltpipe.methods.ifl import pareto_weights
 from ltpipe.models.model import Model
+from ltpipe.recipe.cell import recipe
 from ltpipe.recipe.run import Run, build_network
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.training import loop, optimiser
@@ -38,6 +41,16 @@ def test_a_branch_sees_its_part_of_the_batch_only_while_training():
     branches.partition_batch = True
     assert torch.equal(branches(x), torch.stack([x[:2], x[2:]], 1))
     assert torch.equal(branches.eval()(x), torch.stack([x, x], 1))
+
+
+def test_a_partitioned_batch_has_the_statistics_of_its_parts():
+    """BBN's streams pass through the trunk one after the other, as in the authors' code."""
+    trunk = torch.nn.BatchNorm2d(1, affine=False)
+    branches = Branches(trunk, [torch.nn.Flatten(), torch.nn.Flatten()], 4)
+    branches.partition_batch = True
+    first, second = torch.randn(3, 1, 2, 2), 5 + torch.randn(3, 1, 2, 2)
+    out = branches(torch.cat([first, second]))
+    assert out.mean(dim=(0, 2)).tolist() == pytest.approx([0, 0], abs=1e-5)
 
 
 @pytest.mark.parametrize("drift", [False, True])
@@ -209,6 +222,72 @@ def test_bbn_moves_from_the_first_branch_to_the_second():
         method.clock.epoch = epoch
         shares.append(method.batch((batch, batch)).share)
     assert shares == [1.0, 0.75]
+    before = tiny.built(tiny.task("none", "bbn", {"epoch_offset": -1, "draw": "replacement"})).method
+    before.clock.epoch = 1
+    assert before.batch((batch, batch)).share == 1.0
+    uniform, reverse = before.streams()
+    assert (uniform.weights == 1).all() and not (reverse.weights == 1).any() and method.streams()[0].weights is None
+
+
+def test_the_target_network_is_served():
+    built = tiny.built(tiny.task("none", "lff"))
+    experts = torch.randn(3, 2, 4)
+    out = SimpleNamespace(experts=experts, logits=experts.mean(1))
+    assert torch.equal(built.method.predict(out), experts[:, 1])
+    assert not list(built.network.backbone.trunk.parameters())
+
+
+def test_an_image_that_was_not_drawn_has_weight_0_as_in_the_authors_code():
+    labels = torch.tensor(tiny.PROBLEM.labels)
+    scores = torch.rand(25)
+    scores[[0, 3, 20, 24]] = float("nan")
+    options = {"scores": "epoch", "prior": "data"}
+    for unseen, zeros in (("zero", [0, 3, 20, 24]), ("mean", [])):
+        method = tiny.built(tiny.task("none", "ifl", options | {"unseen": unseen})).method
+        method._draw_environments(scores)
+        weights = method.own.weights[1]
+        assert (weights == 0).nonzero().flatten().tolist() == zeros
+        mass = torch.zeros(4).index_add_(0, labels, weights)
+        assert mass.tolist() == pytest.approx([1] * 4, rel=1e-5)
+    seen = ~scores.isnan()
+    zero = tiny.built(tiny.task("none", "ifl", options | {"unseen": "zero"})).method
+    zero._draw_environments(scores)
+    expected = pareto_weights(scores[seen], labels[seen], 4)
+    assert zero.own.weights[1, seen].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+WITHOUT_BIAS = tiny.MODEL.model_copy(update={"head_bias": False})
+
+
+@pytest.mark.parametrize("name", tiny.NAMES)
+def test_heads_have_no_bias_if_the_model_says_so(name):
+    run = tiny.task("none", name, tiny.example(name)).run
+    network, _ = build_network(run, WITHOUT_BIAS, tiny.PROBLEM)
+    assert not [key for key, _ in network.head.named_parameters() if key.endswith("bias")]
+
+
+@pytest.mark.parametrize("name", ["crt", "lws", "tau_norm"])
+def test_second_stages_work_on_a_head_without_bias(name, tmp_path):
+    start = loop.fit(replace(tiny.task(tmp_path, "ce"), model=WITHOUT_BIAS))[0]
+    task = tiny.task(tmp_path, name, tiny.example(name), start=start)
+    weights, _, _ = loop.fit(replace(task, model=WITHOUT_BIAS))
+    assert "head.bias" not in weights and "head.weight" in weights
+
+
+def test_a_run_may_have_a_network_of_its_own():
+    own = {"options": {"width": 8}, "head_bias": False}
+    run = Run(method="ce", split="train", model=own)
+    network, _ = build_network(run, tiny.MODEL, tiny.PROBLEM)
+    assert network.backbone.features == 32 and network.head.bias is None
+    assert recipe(run, tiny.SCHEDULE, tiny.MODEL)["model"]["options"] == {"width": 8}
+    changed = tiny.MODEL.with_changes(own)
+    assert changed.with_changes(own) == changed and changed.image == tiny.MODEL.image
+    other = {"backbone": "resnet32"}
+    assert tiny.MODEL.with_changes(other).options == {}
+    assert "ltpipe.backbones.resnet32" in Run(method="ce", split="train", model=other).modules()
+    for wrong, message in (({"image": 4}, "image cannot be changed for one run"), ({"options": {"wide": 1}}, "wide")):
+        with pytest.raises(Refused, match=message):
+            tiny.MODEL.with_changes(wrong)
 
 
 def test_mixup_of_one_image_with_itself_is_that_image():

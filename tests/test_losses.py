@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ltpipe.config.spec import Refused
 from ltpipe.mathematics import losses, tau
-from ltpipe.methods import bbn, dro_lt, focal, ifl, ride, tade, tau_norm, tde
+from ltpipe.methods import bbn, dro_lt, focal, ifl, lff, ride, tade, tau_norm, tde
 
 CIFAR100 = np.array([int(500 * 0.01 ** (c / 99)) for c in range(100)])
 
@@ -201,6 +201,40 @@ def test_focal_limits():
     assert torch.isclose(focal.focal_loss(s, y, 2.0), ((1 - p) ** 2 * -p.log()).mean())
 
 
+def test_focal_without_a_gradient_through_its_factor():
+    s, y, _, _ = problem(0)
+    s.requires_grad_()
+    p = s.softmax(1)[range(len(y)), y].detach()
+    both, detached = (torch.autograd.grad(focal.focal_loss(s, y, 2.0, only), s)[0] for only in (False, True))
+    expected = torch.autograd.grad(((1 - p) ** 2 * F.cross_entropy(s, y, reduction="none")).mean(), s)[0]
+    assert torch.allclose(detached, expected) and not torch.allclose(both, expected)
+
+
+# learning from failure
+
+
+@few
+@given(seed=seeds)
+def test_losses_of_learning_from_failure_naively(seed):
+    s, y, _, _ = problem(seed)
+    t = problem(seed + 1)[0]
+    s.requires_grad_(), t.requires_grad_()
+    biased, target = lff.failure_losses(s, t, y, 0.7)
+    value = gradient_s = gradient_t = 0.0
+    for b, label in enumerate(y.tolist()):
+        p, r = s[b].softmax(0).detach(), t[b].softmax(0).detach()
+        easy, hard = -p[label].log(), -r[label].log()
+        one = F.one_hot(torch.tensor(label), 5)
+        value += 0.7 * p[label] ** 0.7 * easy + easy / (easy + hard + 1e-8) * hard
+        # constant factors times the gradient of cross-entropy
+        gradient_s += (0.7 * p[label] ** 0.7 * (p - one)).abs().sum()
+        gradient_t += (easy / (easy + hard + 1e-8) * (r - one)).abs().sum()
+    assert torch.isclose(biased + target, value / len(y))
+    grads = torch.autograd.grad(biased + target, (s, t))
+    assert torch.isclose(grads[0].abs().sum(), gradient_s / len(y))
+    assert torch.isclose(grads[1].abs().sum(), gradient_t / len(y))
+
+
 # tau on validation
 
 
@@ -371,7 +405,7 @@ def test_centres_follow_sgd_on_the_centre_loss():
     c.requires_grad_()
     grad = torch.autograd.grad(ifl.centre_loss(f, c[y], "euclidean"), c)[0]
     moved = c.detach().clone()
-    ifl.move_centres(moved, f, y, 2 * 0.5 / len(y))
+    ifl.move_centres(moved, f, [(y, 1.0)], 0.5, cosine=False)
     assert torch.allclose(moved, c - 0.5 * grad)
     for k in range(5):  # the formula of the text
         members = f[y == k]

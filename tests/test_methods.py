@@ -20,6 +20,7 @@ from ltpipe.training.train import train
 
 # what the authors' code of DRO-LT does
 PUBLISHED = {"centroids": "stream", "positive": "none", "epsilon_assignment": "reference", "radius_decay": True}
+AUTHORS = {"scores": "epoch", "unseen": "zero", "centres": "normal", "prior": "data"}
 AROUND = {
     "ifl_mixup": ("ifl", {"base": "mixup"}),
     "ifl_ldam": ("ifl", {"base": {"method": "ldam", "options": {"drw": 1}}, "centre": "cosine"}),
@@ -34,6 +35,10 @@ AROUND = {
     "dro_lt_published_started": ("dro_lt", PUBLISHED),
     "randaug_dro_lt": ("randaug", {"base": {"method": "dro_lt", "options": {"feature_epochs": 1}}}),
     "crt_drift": ("crt", {"drift": True}),
+    "ifl_authors": ("ifl", {"base": "balanced_softmax", **AUTHORS}),
+    "ifl_ride_authors": ("ifl", {"base": "ride", "centre": "cosine", "centre_step": "gradient", **AUTHORS}),
+    "ifl_mixup_authors": ("ifl", {"base": "mixup", **AUTHORS}),
+    "bbn_authors": ("bbn", {"epoch_offset": -1, "draw": "replacement"}),
 }
 CASES = {name: (name, {}) for name in tiny.NAMES} | AROUND
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ltpipe.backbones import resnet32
 from ltpipe.backbones.resnet import Config, build
 from ltpipe.config.spec import Refused, parse
 
@@ -50,6 +51,31 @@ def test_experts_of_resnext50_have_the_features_of_ride():
         out = network.eval()(torch.zeros(1, 3, 64, 64))
     assert network.features == 1536
     assert out.shape == (1, 3, 1536)
+
+
+@pytest.mark.parametrize(("private", "published"), [("block", 27_970_624), ("stages", 45_571_136)])
+def test_two_branches_of_resnet50_share_all_but_their_private_part(private, published):
+    """BBN's two branches share all but the last block: 28.0 M parameters without the head."""
+    with torch.device("meta"):
+        whole, one = build(Config(depth=50), 2, private=private), build(Config(depth=50), 1)
+    assert parameters(whole) == published
+    own = published - parameters(one)
+    assert [parameters(branch) for branch in whole.branches] == [own, own]
+
+
+def test_a_seed_gives_the_weights_that_it_gave_before():
+    """The order in which blocks are made decides their random numbers; finished runs must stay reproducible."""
+    starts = []
+    for build_one, config in ((resnet32.build, resnet32.Config()), (build, Config(depth=18, width=16))):
+        torch.manual_seed(0)
+        starts.append(next(build_one(config, 1).branches[0].parameters()).flatten()[0].item())
+    assert starts == pytest.approx([-0.1645516, -0.0266934], abs=1e-6)
+
+
+def test_a_whole_network_for_each_branch_shares_nothing():
+    whole, one = build(Config(depth=18, width=8), 2, private="all"), build(Config(depth=18, width=8), 1)
+    assert parameters(whole.trunk) == 0 and parameters(whole) == 2 * parameters(one)
+    assert whole.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 2, 64)
 
 
 @pytest.mark.parametrize(

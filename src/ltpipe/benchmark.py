@@ -222,9 +222,10 @@ class Benchmark(Spec):
             raise ValueError(f"runs.{name} has one seed, whose noise is unknown: leave it out of gate.runs")
 
     def _check_recipe(self, name: str, row: TableRow) -> None:
-        """The keys that the run changes in the schedule exist, and its method uses them."""
+        """The keys that the run changes in schedule and model exist, and its method uses them."""
         try:
             self.schedule.with_changes(row.train.schedule)
+            self.model.with_changes(row.train.model)
         except Refused as refused:
             raise ValueError(f"runs.{name}.train.{refused.message}") from None
         if unused := self.schedule.unused_keys(row.train, self.expect.classes):

@@ -1,5 +1,7 @@
 """A small CNN of three blocks (convolution, batch norm, ReLU, 2 x 2 max pooling) for images of 16 to 32 pixels."""
 
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -16,23 +18,19 @@ class Config(Spec):
     width: int = Field(16, gt=0, description="channels of the first block; each further block has twice as many")
 
 
-def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
+def build(config: Config, branches: int, narrow: float = 1.0, private: str = "stages") -> "nn.Module":
     """Return the network: images B x 3 x H x W -> features B x 4*width, or B x branches x 4*width if branches > 1.
 
-    The first block is shared. Each branch has the other two for itself; they are too small to be narrowed, so `narrow`
-    has no effect.
+    Each block is a stage. They are too small to be narrowed, so `narrow` has no effect.
     """
     from torch import nn
 
-    from ltpipe.layers.branches import Branches
+    from ltpipe.layers.branches import branched
 
-    def block(inputs: int, outputs: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)
-        )
+    def stage(inputs: int, outputs: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        return [nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))]
 
-    def branch() -> nn.Module:
-        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(block(config.width, 2 * config.width), block(2 * config.width, 4 * config.width), pool)
-
-    return Branches(block(3, config.width), [branch() for _ in range(branches)], features=4 * config.width)
+    channels = (3, config.width, 2 * config.width, 4 * config.width)
+    stages = [partial(stage, *pair) for pair in pairwise(channels)]
+    return branched(stages, branches, private, features=channels[-1])

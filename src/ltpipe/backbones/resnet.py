@@ -4,6 +4,8 @@ With a linear head of 1,000 classes: ResNet-18 11.69 M parameters, ResNet-50 25.
 32x4d 25.03 M (depth 50, cardinality 32, group 4). The stride is that of the 3 x 3 convolution, as in torchvision.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -41,36 +43,40 @@ class Config(Spec):
         return self
 
 
-def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
+def build(config: Config, branches: int, narrow: float = 1.0, private: str = "stages") -> "nn.Module":
     """Return the network: images B x 3 x H x W -> features B x D, or B x branches x D if branches > 1.
 
-    D is 8 * width (depth 18, 34) or 32 * width. The stem and the first two stages are shared. The other two are
-    private to each branch; if branches > 1, they keep the share `narrow` of their planes, and D shrinks with them.
+    D is 8 * width (depth 18, 34) or 32 * width. If branches > 1, the last two stages keep the share `narrow` of their
+    planes, and D shrinks with them.
     """
-    from torch import nn
+    from ltpipe.layers.branches import branched
+    from ltpipe.layers.projection_blocks import imagenet_stem
 
-    from ltpipe.layers.branches import Branches
-    from ltpipe.layers.projection_blocks import basic_block, bottleneck_block, imagenet_stem
-
-    bottlenecks = config.depth >= 50
-    expansion = 4 if bottlenecks else 1  # outputs of a block / its planes
     planes = [config.width * factor for factor in (1, 2, 4, 8)]
     if branches > 1:
         planes[2:] = [int(number * narrow) for number in planes[2:]]
+    expansion = _expansion(config)
+    inputs = [config.width, *(expansion * width for width in planes)]
+    # the first stage keeps the resolution of the stem
+    stages: list[Callable[[], list[nn.Module]]] = [
+        partial(_stage, config, inputs[i], planes[i], BLOCKS[config.depth][i], 2 if i else 1)
+        for i in range(len(planes))
+    ]
+    stages.insert(0, lambda: [imagenet_stem(config.width, config.stem == "large")])
+    return branched(stages, branches, private, features=inputs[-1])
 
-    def block(inputs: int, width: int, stride: int) -> nn.Module:
-        if bottlenecks:
-            return bottleneck_block(inputs, width, stride, config.cardinality, config.group)
-        return basic_block(inputs, width, stride)
 
-    def stage(number: int) -> nn.Module:
-        inputs = expansion * planes[number - 1] if number else config.width
-        width, more = planes[number], BLOCKS[config.depth][number] - 1
-        first = block(inputs, width, 2 if number else 1)  # the first stage keeps the resolution of the stem
-        return nn.Sequential(first, *(block(expansion * width, width, 1) for _ in range(more)))
+def _expansion(config: Config) -> int:
+    """Return outputs of a block / its planes."""
+    return 4 if config.depth >= 50 else 1
 
-    def branch() -> nn.Module:
-        return nn.Sequential(stage(2), stage(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
-    trunk = nn.Sequential(imagenet_stem(config.width, config.stem == "large"), stage(0), stage(1))
-    return Branches(trunk, [branch() for _ in range(branches)], features=expansion * planes[3])
+def _stage(config: Config, inputs: int, planes: int, blocks: int, stride: int) -> "list[nn.Module]":
+    """Return the stage's blocks; only the first has `stride`."""
+    from ltpipe.layers.projection_blocks import basic_block, bottleneck_block
+
+    outputs = _expansion(config) * planes
+    sizes = [(inputs, planes, stride), *[(outputs, planes, 1)] * (blocks - 1)]
+    if config.depth < 50:
+        return [basic_block(*size) for size in sizes]
+    return [bottleneck_block(*size, config.cardinality, config.group) for size in sizes]

@@ -4,6 +4,8 @@ Shortcuts of option A (strided subsampling, zero-padded channels: no parameters)
 LDAM recipe (Cao et al., NeurIPS 2019). 0.46 M parameters and 68.9 M multiply-adds with a 100-class linear head.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -23,16 +25,14 @@ class Config(Spec):
     depth: int = Field(32, description="layers with weights, 6n + 2 for n blocks in each stage")
 
 
-def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
+def build(config: Config, branches: int, narrow: float = 1.0, private: str = "stages") -> "nn.Module":
     """Return the network: images B x 3 x H x W -> features B x D, or B x branches x D if branches > 1.
 
-    D is 4 * width. The stem and the first stage are shared. The other two are private to each branch; if branches > 1,
-    they keep the share `narrow` of their channels, and so does D (RIDE's experts: 16 / 24 / 48 channels, D 48).
+    D is 4 * width. If branches > 1, the last two stages keep the share `narrow` of their channels, and so does D
+    (RIDE's experts: 16 / 24 / 48 channels, D 48).
     Raises ValueError if depth is not 6n + 2.
     """
-    from torch import nn
-
-    from ltpipe.layers.branches import Branches
+    from ltpipe.layers.branches import branched
     from ltpipe.layers.padded_blocks import cifar_stem, padded_stage
 
     blocks = (config.depth - 2) // 6
@@ -40,10 +40,10 @@ def build(config: Config, branches: int, narrow: float = 1.0) -> "nn.Module":
         raise ValueError(f"resnet32: depth must be 6n + 2, not {config.depth}")
     first = config.width
     second, third = (int(number * (narrow if branches > 1 else 1)) for number in (2 * first, 4 * first))
-
-    def branch() -> nn.Module:
-        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(padded_stage(first, second, blocks, 2), padded_stage(second, third, blocks, 2), pool)
-
-    trunk = nn.Sequential(cifar_stem(first), padded_stage(first, first, blocks, 1))
-    return Branches(trunk, [branch() for _ in range(branches)], features=third)
+    stages: list[Callable[[], list[nn.Module]]] = [
+        lambda: [cifar_stem(first)],
+        partial(padded_stage, first, first, blocks, 1),
+        partial(padded_stage, first, second, blocks, 2),
+        partial(padded_stage, second, third, blocks, 2),
+    ]
+    return branched(stages, branches, private, features=third)

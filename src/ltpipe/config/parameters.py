@@ -3,8 +3,9 @@
 `like: cifar100_lt` takes the blocks of another benchmark and merges this file's over them; `like: {benchmark:
 cifar100_lt, runs: [ce, ldam]}` takes only these of its runs. Blocks merge key by key. These replace what was there: a
 list, a text, an empty mapping, a mapping whose keys are numbers (schedule.decay), `seeds` and `protocols`. Where
-another module is chosen, the `options` of the first are dropped; where another method is, also its run's `start_from`
-and `schedule`. What belongs to the other benchmark alone is not taken: `reported` numbers and reasons, and `claims`.
+another module is chosen, the `options` of the first are dropped; where another method is, also its run's `start_from`,
+`schedule` and `model`. What belongs to the other benchmark alone is not taken: `reported` numbers and reasons, and
+`claims`.
 """
 
 import re
@@ -20,7 +21,7 @@ REFERENCE = re.compile(r"\$\{(\w+)\.")
 # The fields that choose a module (see MenuItem): with another module, the options of the first one mean nothing.
 CHOOSERS = ("name", "kind", "backbone", "method")
 # What belongs to the module: its options, and what a run says for the sake of its method.
-OF_THE_MODULE = ("options", "start_from", "schedule")
+OF_THE_MODULE = ("options", "start_from", "schedule", "model")
 # Blocks whose keys are names of the user's choice and that only make sense as a whole.
 REPLACED = ("seeds", "protocols")
 

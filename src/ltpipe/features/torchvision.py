@@ -174,5 +174,6 @@ def _download_error(weights: Any, path: Path, error: Exception) -> Refused:
         f"  file   {path.name}{f', {size:.1f} MiB' if size else ''}, from {weights.url}\n"
         f"  terms  {weights.meta.get('license') or TERMS}; those of the images that they were trained on\n"
         f"  put it at {path}\n"
-        f"  or anywhere, and name it in the benchmark's block {block}"
+        f"  or anywhere, and name it in the benchmark's block {block}\n"
+        "  or cluster by features that need no weights: cluster: {features: {name: pixels, options: {size: 16}}}"
     )

@@ -14,7 +14,7 @@ Shapes: B batch, N training images, C classes, D features, E experts or branches
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from ltpipe.models.network import Network, Output
 
+# The part of the backbone that each branch has for itself: its last two stages (RIDE, TADE), its last block (BBN), or
+# all of it, so that every branch is a whole network.
+Private = Literal["stages", "block", "all"]
 # Channels that an expert of RIDE and TADE keeps in its private stages: 24 of 32, 48 of 64 (Wang et al., ICLR 2021).
 NARROW = 0.75
 
@@ -35,13 +38,14 @@ NARROW = 0.75
 class Needs:
     """What a method requires of the network and of the run.
 
-    branches: private copies of the backbone's last stages (experts). narrow: share of the channels that each copy
-    keeps, where the backbone allows it. partition_batch: while training, branch e sees only the e-th part of the
-    batch. start_from: the run must start from the weights of a finished run. keeps: the parts taken from that run;
-    the others are initialised anew.
+    branches: private copies of a part of the backbone (experts). private: which part. narrow: share of their channels
+    that the last two stages keep if there are several branches, where the backbone allows it. partition_batch: while
+    training, trunk and branch e see the e-th part of the batch in a forward pass of its own. start_from: the run must
+    start from the weights of a finished run. keeps: the parts taken from that run; the others are initialised anew.
     """
 
     branches: int = 1
+    private: Private = "stages"
     narrow: float = 1.0
     partition_batch: bool = False
     start_from: bool = False
@@ -87,6 +91,13 @@ def buffers(**values: np.ndarray) -> "nn.Module":
     return own
 
 
+def linear_head(features: int, problem: Problem) -> "nn.Module":
+    """Return a linear layer B x D -> B x C, with a bias unless the benchmark's model has none; features is D."""
+    from torch import nn
+
+    return nn.Linear(features, problem.classes, bias=problem.head_bias)
+
+
 class Method:
     """The hooks of a method. The loop sets `clock`; `own` is the module that `build` returned."""
 
@@ -104,9 +115,7 @@ class Method:
 
     def head(self, features: int) -> "nn.Module":
         """Return the classifier: features B x D (or B x E x D) -> logits B x C (or B x E x C)."""
-        from torch import nn
-
-        return nn.Linear(features, self.problem.classes)
+        return linear_head(features, self.problem)
 
     def build(self, features: int) -> "nn.Module | None":
         """Return the method's own parameters and buffers; features is D."""

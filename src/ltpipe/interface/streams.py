@@ -11,10 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method knows before training. labels: class index of each training image, N, int64."""
+    """What a method knows before training.
+
+    labels: class index of each training image, N, int64. head_bias: linear heads have a bias.
+    """
 
     labels: np.ndarray
     classes: int
+    head_bias: bool = True
 
     @property
     def counts(self) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A shared trunk with private branches: one for a plain network, several for experts and for BBN's two branches."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -7,8 +9,8 @@ from torch import Tensor, nn
 class Branches(nn.Module):
     """Map images B x 3 x H x W to features: B x D with one branch, B x E x D with E branches.
 
-    With `partition_batch`, while training, branch e sees only the e-th part of the batch, and so do its batch-norm
-    statistics; features are then B/E x E x D.
+    With `partition_batch`, while training, the e-th part of the batch passes through the trunk and branch e alone, so
+    that batch-norm statistics are those of one part; features are then B/E x E x D.
     """
 
     def __init__(self, trunk: nn.Module, branches: list[nn.Module], features: int) -> None:
@@ -19,8 +21,31 @@ class Branches(nn.Module):
         self.partition_batch = False  # the training loop sets it, if the method needs it
 
     def forward(self, images: Tensor) -> Tensor:
-        shared = self.trunk(images)
         count = len(self.branches)
-        parts = shared.chunk(count) if self.partition_batch and self.training else [shared] * count
+        if self.partition_batch and self.training:
+            parts = [self.trunk(part) for part in images.chunk(count)]
+        else:
+            parts = [self.trunk(images)] * count
         features = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
         return features[0] if count == 1 else torch.stack(features, dim=1)
+
+
+def branched(stages: Sequence[Callable[[], list[nn.Module]]], branches: int, private: str, features: int) -> Branches:
+    """Return a network whose first blocks are shared and whose last ones exist once for each branch.
+
+    stages: functions that make the blocks of a stage, in order; the stem is the first stage. private: "stages", the
+    last two stages; "block", the last block; "all", everything. features: D, channels after the last block, which are
+    averaged over the image.
+    """
+
+    def blocks(part: Sequence[Callable[[], list[nn.Module]]]) -> list[nn.Module]:
+        return [block for stage in part for block in stage()]
+
+    def branch() -> nn.Module:
+        own = blocks(stages[-1:])[-1:] if private == "block" else blocks(stages[cut:])
+        return nn.Sequential(*own, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    cut = {"stages": len(stages) - 2, "block": len(stages), "all": 0}[private]
+    shared = blocks(stages[:cut])
+    trunk = nn.Sequential(*(shared[:-1] if private == "block" else shared))
+    return Branches(trunk, [branch() for _ in range(branches)], features)

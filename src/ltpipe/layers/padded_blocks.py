@@ -32,7 +32,8 @@ class PaddedBlock(nn.Module):
         return F.relu(self.second(self.first(x)) + short)
 
 
-def padded_stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Module:
-    """Return a sequence of `blocks` blocks; only the first has `stride`."""
-    rest = [PaddedBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-    return nn.Sequential(PaddedBlock(inputs, outputs, stride), *rest)
+def padded_stage(inputs: int, outputs: int, blocks: int, stride: int) -> list[nn.Module]:
+    """Return the stage's `blocks` blocks; only the first has `stride`."""
+    # made first: the order of making decides which random numbers a weight starts from, and with them every result
+    rest: list[nn.Module] = [PaddedBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
+    return [PaddedBlock(inputs, outputs, stride), *rest]

@@ -1,11 +1,11 @@
 """Bilateral-branch network (Zhou et al., CVPR 2020): one branch for images as they come, one for mostly rare classes.
 
-Two branches share a trunk. The first sees images drawn equally often, the second sees images of rare classes more often
-than those of frequent ones. The weight of the first falls from 1 to 0 during training. The prediction uses both
-branches equally.
+Two branches share all of the network but its last block. The first sees images drawn equally often, the second sees
+images of rare classes more often than those of frequent ones. The weight of the first falls from 1 to 0 during
+training. The prediction uses both branches equally.
 
 Formula:
-    l    = 1 - (epoch / epochs)^2
+    l    = 1 - ((epoch + offset) / epochs)^2          offset: `epoch_offset`
     s    = 2 (l W_1 z_1 + (1 - l) W_2 z_2)            no bias
     loss = mean_b l CE(s, y_1) + (1 - l) CE(s, y_2)
     prediction: argmax of W_1 z_1 + W_2 z_2           s at l = 1/2
@@ -17,13 +17,14 @@ Use:
     bbn: {}
 
 Suggested values:
-* ImageNet-GLT: the run's `schedule: {decay: {60: 0.1, 80: 0.01}}`, as in the code of Tang et al., 2022.
-* Otherwise the defaults; there are no options.
+* ImageNet-GLT: `{epoch_offset: -1, draw: replacement}`, and the run's `schedule: {decay: {60: 0.1, 80: 0.01}}` and
+  `model: {options: {cardinality: 1, group: 64}}`, which is a ResNet-50, as in the code of Tang et al., 2022.
+* Otherwise the defaults.
 
 Where the authors' code differs: the authors' own code was not compared. In the code of Tang et al., 2022:
-* l has epoch - 1 (counted from 0) in place of epoch.
-* The network is a ResNet-50 whose branches share all but the last block. Here it is the benchmark's network, and each
-  branch has its last two stages.
+* l has epoch - 1 (counted from 0) in place of epoch: `epoch_offset: -1`.
+* The images of the uniform stream are drawn with replacement too: `draw: replacement`.
+* The weights of the convolutions start as torch's default; here by Kaiming, as in this package's other networks.
 
 Cost: both streams have N images, so an epoch shows 2 N images; a step has two batches.
 
@@ -31,9 +32,10 @@ Attribution: Zhou et al., CVPR 2020. The code here is written from the formulas;
 KaihuaTang/Generalized-Long-Tailed-Benchmarks.pytorch (non-commercial licence), from which nothing was copied.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
 from ltpipe.config.spec import Spec
 from ltpipe.interface import method
@@ -47,7 +49,12 @@ if TYPE_CHECKING:
 
 
 class Config(Spec):
-    """No options."""
+    """Details of the first stream and of its weight."""
+
+    epoch_offset: int = Field(0, ge=-1, le=0, description="added to the epoch (from 0) in the formula of l")
+    draw: Literal["shuffled", "replacement"] = Field(
+        "shuffled", description="the uniform stream: every image once, or N draws with replacement"
+    )
 
 
 def reversed_weights(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -64,7 +71,7 @@ class Method(method.Method):
     """Two streams, each with a full batch for its branch."""
 
     def needs(self) -> method.Needs:
-        return method.Needs(branches=2, partition_batch=True)
+        return method.Needs(branches=2, private="block", partition_batch=True)
 
     def head(self, features: int) -> "nn.Module":
         from torch import nn
@@ -77,14 +84,15 @@ class Method(method.Method):
         import torch
 
         weights = torch.from_numpy(reversed_weights(self.problem.labels, self.problem.counts))
-        return (Stream(own_batch=True), Stream(weights=weights, own_batch=True))
+        uniform = torch.ones_like(weights) if self.config.draw == "replacement" else None
+        return (Stream(weights=uniform, own_batch=True), Stream(weights=weights, own_batch=True))
 
     def batch(self, streams: tuple[Batch, ...]) -> Batch:
         """Concatenate the images of both streams; `labels` are those of the first stream, `other` of the second."""
         import torch
 
         first, second = streams
-        share = 1 - (self.clock.epoch / self.clock.epochs) ** 2
+        share = 1 - ((self.clock.epoch + self.config.epoch_offset) / self.clock.epochs) ** 2
         return Batch(torch.cat([first.images, second.images]), first.labels, first.index, second.labels, share)
 
     def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":

@@ -11,8 +11,8 @@ Use:
 
 Suggested values: the defaults; there are no options.
 
-Where the authors' code differs: there is no authors' code. In the code of Tang et al., 2022 (ImageNet-GLT) the linear
-head has no bias; here it has one.
+Where the authors' code differs: there is no authors' code. In the code of Tang et al., 2022 the linear heads have no
+bias; so they have here where the benchmark's block `model` says `head_bias: false`, as imagenet_glt and mscoco_glt do.
 
 Attribution: none, a textbook loss.
 """

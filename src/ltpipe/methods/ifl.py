@@ -11,6 +11,7 @@ Formula:
     euclidean   centre loss = mean_b ||z_b - C_yb||^2, clamped to [1e-12, 1e12]        z: features of all experts,
     cosine      centre loss = mean_b 1 - cos(z_b, C_yb)                                side by side
     centres     C_c <- C_c + 2 rate (n_c^B / B) (mean of z over class c in the batch - C_c) after each step
+                C_c <- C_c - rate d/dC_c mean_b (1 - cos(z_b, C_yb))        `centre_step: gradient`, for the cosine
     n_c^B: images of class c in the batch
 
 Use:
@@ -21,24 +22,29 @@ Use:
 Suggested values: from the authors' code for ImageNet-GLT and MSCOCO-GLT.
 * The defaults: centre loss with weight 0.001 from epoch 60 and 0.005 from epoch 80 of 100, rate 0.5; new environments
   after epochs 60 and 80; two streams.
-* `base: ride` and `base: ldam`: `centre: cosine`. With `base: ride`, the run also has the `schedule`
-  `{decay: {60: 0.1, 80: 0.01}}`.
+* `base: ride` and `base: ldam`: `centre: cosine`. With RIDE, the base is `{method: ride, options: {reweight: 81}}` and
+  the run's `schedule` is `{decay: {60: 0.1, 80: 0.01}}`; with LDAM, they are `{method: ldam, options: {drw: 80}}` and
+  `{decay: {80: 0.01, 90: 1.0e-4}}`.
 * Post-hoc logit adjustment with IFL: a run of `logit_adjust` with `form: post_hoc` and `start_from: ifl`.
+* As the authors ran it: `{scores: epoch, unseen: zero, centres: normal, prior: data}`, with cosine centres also
+  `centre_step: gradient`.
 * The IRM variant: `penalty: irm`, `updates: every` and `centre_weight: [0, 0]`.
 * For a comparison at the cost of the base: `steps: fair`.
 
 Where the authors' code differs: options that reproduce a difference are named.
 * Scores come from the forward passes of the training epoch, with augmentation and changing weights, and an image that
   was not drawn (13.5 %) gets weight 0 in the new environment. Here: a separate pass without augmentation (`scores:
-  pass`), or, with `scores: epoch`, the collected scores, where images that were not drawn get the mean of their class.
+  pass`), or, with `scores: epoch`, the collected scores, where images that were not drawn get the mean of their class;
+  `unseen: zero` gives them weight 0.
 * An epoch is 2 N images (3 N with three environments): `steps: reference`. `steps: fair` gives N, as the base has.
-* Centres start at N(0, 1), far from the features, when their loss is switched on: `centres: normal`. Here they start
-  as the class means of that moment, as in the paper's algorithm.
+* Centres start at N(0, 1), far from the features, and stay there until their loss is switched on: `centres: normal`.
+  Here they start as the class means of that moment, as in the paper's algorithm.
 * Losses with a class prior keep that of the split, although the new environment is class-balanced: `prior: data`. Here
   they get the prior of all environments together (`prior: stream`); the checkpoint's facts state it too.
 * Its class prior itself is wrong for balanced softmax, LDAM, RIDE and TADE, because it sorts the classes as text; here
   the counts are in class order.
-* Cosine centres follow SGD on the cosine loss; here the same moving average as the others, of features of length 1.
+* Cosine centres follow SGD on the cosine loss, of which they hardly move: `centre_step: gradient`. Here the same moving
+  average as the others, of features of length 1.
 * With mixed images (base mixup), the centre loss is mixed as the labels are, as in the authors' code. `scores: epoch`
   scores an image by its own label on the mixed image, as the authors do.
 
@@ -52,6 +58,7 @@ copied). The code here is written from the formulas.
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -86,12 +93,19 @@ class Config(Spec):
     centre_weight: tuple[float, ...] = Field(
         (0.001, 0.005), description="weights of the centre loss, as many as in `centre_from`; 0 before the first"
     )
-    rate: float = Field(0.5, gt=0, le=0.5, description="rate of the moving average of the centres")
+    centre_step: Literal["average", "gradient"] = Field(
+        "average", description="how centres move: a moving average, or SGD on their loss; for euclidean the same"
+    )
+    rate: float = Field(0.5, gt=0, le=0.5, description="rate of the moving average, or of SGD, of the centres")
     updates: tuple[When, ...] | Literal["every"] = Field(
         (0.6, 0.8), description="after which epochs the environments are drawn anew; `every`: after each epoch"
     )
     scores: Literal["pass", "epoch"] = Field(
         "pass", description="scores of the images: from a separate pass, or collected during the epoch"
+    )
+    unseen: Literal["mean", "zero"] = Field(
+        "mean",
+        description="with `scores: epoch`, images not drawn in the epoch: their class's mean score, or weight 0",
     )
     steps: Literal["reference", "fair"] = Field(
         "reference", description="images of an epoch: N for each environment, or N in all"
@@ -190,13 +204,32 @@ def centre_loss(features: "Tensor", centres: "Tensor", kind: str) -> "Tensor":
     return (features - centres).square().sum(dim=1).clamp(1e-12, 1e12).mean()
 
 
-def move_centres(centres: "Tensor", features: "Tensor", labels: "Tensor", step: float) -> None:
-    """Move centres in place: C_c += step * sum of (z - C_c) over the images of class c in the batch.
+def cosine_pull(features: "Tensor", centres: "Tensor") -> "Tensor":
+    """Return -d/dC (1 - cos(z, C)) for each image, B x D: the direction in which SGD moves its centre.
 
-    centres: C x D. features: B x D. labels: B. With step = 2 rate / B this is a step of SGD at that rate on the squared
-    Euclidean centre loss.
+    features: z, B x D. centres: C, the centre of each image's class, B x D. The result is at a right angle to C and
+    goes with 1 / ||C||, so that centres from N(0, 1) in many dimensions hardly turn.
     """
-    centres.index_add_(0, labels, step * (features - centres[labels]))
+    from torch.nn import functional as F
+
+    length = centres.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    unit, z = centres / length, F.normalize(features, dim=1)
+    return (z - (z * unit).sum(dim=1, keepdim=True) * unit) / length
+
+
+def move_centres(
+    centres: "Tensor", features: "Tensor", targets: "Sequence[tuple[Tensor, float]]", rate: float, cosine: bool
+) -> None:
+    """Move centres in place by a step of SGD on their loss, squared Euclidean or cosine.
+
+    centres: C x D. features: B x D. targets: labels B and the share with which the images have them; mixed images have
+    two. For the Euclidean loss the step is C_c += 2 rate share / B * sum of (z - C_c) over the images of class c.
+    """
+    pulls = [
+        cosine_pull(features, centres[labels]) if cosine else 2 * (features - centres[labels]) for labels, _ in targets
+    ]
+    for (labels, share), pull in zip(targets, pulls, strict=True):
+        centres.index_add_(0, labels, rate * share / len(labels) * pull)
 
 
 def irm_penalty(logits: "Tensor", labels: "Tensor") -> "Tensor":
@@ -276,9 +309,13 @@ class Method(method.Around):
         import torch
 
         labels = torch.as_tensor(self.problem.labels, device=scores.device)
-        filled = fill_unseen(scores, labels, self.problem.classes)
+        seen = ~scores.isnan()
+        if self.config.unseen == "mean":
+            scores, seen = fill_unseen(scores, labels, self.problem.classes), torch.ones_like(seen)
         for number, scale in enumerate(SCALES[self.config.streams], start=1):
-            self.own.weights[number] = pareto_weights(filled, labels, self.problem.classes, scale)
+            self.own.weights[number] = 0.0
+            weights = pareto_weights(scores[seen], labels[seen], self.problem.classes, scale)
+            self.own.weights[number, seen] = weights.to(self.own.weights.dtype)
         if self.config.prior == "stream":
             self.base.class_prior_changed(stream_prior(self.own.weights, labels, self.problem.classes))
 
@@ -319,10 +356,10 @@ class Method(method.Around):
         if self.config.scores == "epoch" and self.updates_after(self.clock.epoch):
             self.own.scores[batch.index] = out.logits.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
         if self.centre_weight(self.clock.epoch):
-            step, features = 2 * self.config.rate / len(batch.labels), self._as_centres(out.features)
-            move_centres(self.own.centres, features, batch.labels, step * batch.share)
-            if batch.other is not None:
-                move_centres(self.own.centres, features, batch.other, step * (1 - batch.share))
+            targets = [(batch.labels, batch.share)]
+            targets += [(batch.other, 1 - batch.share)] if batch.other is not None else []
+            cosine = (self.config.centre, self.config.centre_step) == ("cosine", "gradient")
+            move_centres(self.own.centres, self._as_centres(out.features), targets, self.config.rate, cosine)
 
     def finish(self, network: "Network", embed: method.Embed) -> dict[str, Any]:
         import torch

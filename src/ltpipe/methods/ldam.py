@@ -24,8 +24,6 @@ Suggested values:
 
 Where the authors' code differs:
 * It keeps the epoch with the best accuracy on the test set; here the last epoch counts.
-* The class vectors W_c start with length 1; here each of their D components is drawn from uniform(-1, 1), so that their
-  length is about sqrt(D / 3). The logits do not depend on the length, but longer vectors turn more slowly.
 * The code of Tang et al., 2022 sorts the classes as text when it counts their images, so that classes get the count of
   another class; here the counts are in class order.
 

@@ -2,8 +2,9 @@
 
 `form: post_hoc` trains with cross-entropy, or takes a finished run, and corrects the prediction: rare classes gain.
 `form: loss` adds the log prior to the logits during training, so that the network learns the correction; the prediction
-uses the plain logits. Never combine both. The prior is that of the training stream: of the split, or of the
-environments if a method around this one resamples the images.
+uses the plain logits. Never combine both. The prior is that of the split, or, where `ifl` trains around this
+method as its base, that of its environments. A run of this method that starts from a finished one (`start_from: ifl`)
+has the split's, also if the finished one resampled the images.
 
 Formula:
     post_hoc (eq. 9)          loss = CE(s, y)                              prediction: argmax_c s_c - tau log pi_c

@@ -25,12 +25,14 @@ Suggested values: from the authors' code, if nothing else is said.
 * CIFAR-100-LT: diversity -0.45 and balance 0.05, and the run's `schedule: {weight_decay: 5.0e-4, nesterov: true,
   augment: {rotate: 15}}`.
 * iNaturalist 2018: balance 0.015, and ImageNet-LT's schedule with batch 512 and lr 0.2.
-* ImageNet-GLT: the defaults, and the run's `schedule: {decay: {60: 0.1, 80: 0.01}, weight_decay: 2.0e-4}` (code of Tang
-  et al., 2022).
+* ImageNet-GLT: `reweight: 81`, and the run's `schedule: {decay: {60: 0.1, 80: 0.01}, weight_decay: 2.0e-4}` (code of
+  Tang et al., 2022).
 
 Where the authors' code differs:
 * Its CIFAR runs keep the epoch with the best accuracy on the test set; here the last epoch counts.
-* The class vectors start with length 1; here each of their D components is drawn from uniform(-1, 1), as in `ldam`.
+* `reweight` is an epoch counted from 0, and the first with weights. The authors begin with the 161st of 200 epochs,
+  which is the default 0.8. The code of Tang et al., 2022 has the same condition (`epoch > 80`) but counts from 0, so
+  that it begins with the 82nd of 100: `reweight: 81`.
 * The code of Tang et al., 2022 sorts the classes as text when it counts their images, so that classes get the count of
   another class; here the counts are in class order.
 

@@ -46,7 +46,7 @@ class Config(Spec):
     """The third expert's distribution, and the heads."""
 
     tau: float = Field(2.0, ge=0, description="how far the third expert is pushed towards the reversed distribution")
-    head: Literal["cosine", "linear"] = Field("cosine", description="cosine times `scale`, or linear with a bias")
+    head: Literal["cosine", "linear"] = Field("cosine", description="cosine times `scale`, or linear")
     scale: float = Field(30.0, gt=0, description="factor from cosines to logits; only for `head: cosine`")
 
 
@@ -78,13 +78,11 @@ class Method(method.Method):
         return method.Needs(branches=3, narrow=method.NARROW)
 
     def head(self, features: int) -> "nn.Module":
-        from torch import nn
-
         from ltpipe.layers.heads import Cosine, PerExpert
 
         classes, config = self.problem.classes, self.config
         if config.head == "linear":
-            return PerExpert([nn.Linear(features, classes) for _ in range(3)])
+            return PerExpert([method.linear_head(features, self.problem) for _ in range(3)])
         return PerExpert([Cosine(features, classes, config.scale) for _ in range(3)])
 
     def build(self, features: int) -> "nn.Module":

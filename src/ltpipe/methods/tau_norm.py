@@ -71,5 +71,6 @@ class Method(method.Method):
             choice = choose_tau(lambda tau: val.features @ normalised(weight, tau).T, val.labels, self.problem.classes)
         with torch.no_grad():
             head.weight.copy_(normalised(weight, choice["tau"]))
-            head.bias.zero_()
+            if head.bias is not None:  # the model may have heads without one
+                head.bias.zero_()
         return choice

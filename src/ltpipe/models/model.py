@@ -1,11 +1,14 @@
 """Model: the parameter block that chooses a backbone and describes its images."""
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from ltpipe.config.spec import MenuItem
+from ltpipe.config.spec import MenuItem, Refused, parse
 
+# The keys that one run may change; the images are the same for all runs.
+OF_A_RUN = ("backbone", "options", "head_bias")
 Channel = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -22,8 +25,25 @@ class Model(MenuItem):
         (0.25, 0.25, 0.25), description="standard deviation of each channel, pixels in 0..1"
     )
 
+    head_bias: bool = Field(True, description="linear classifiers have a bias; those of methods without one never do")
+
     @model_validator(mode="after")
     def _std_is_positive(self) -> "Model":
         if min(self.std) <= 0:
             raise ValueError("std must be positive")
         return self
+
+    def with_changes(self, changes: Mapping[str, Any]) -> "Model":
+        """Return this block with the network that one run has instead; the same changes a second time have no effect.
+
+        changes: any of `backbone`, `options` and `head_bias`. Within `options` only the stated ones are replaced; with
+        another backbone, all. Raises Refused if a key is unknown or belongs to the images, or a value is not valid.
+        """
+        if wrong := sorted(set(changes) - set(OF_A_RUN)):
+            raise Refused(f"model: {', '.join(wrong)} cannot be changed for one run; valid keys: {', '.join(OF_A_RUN)}")
+        merged = self.model_dump() | dict(changes)
+        if merged["backbone"] == self.backbone and isinstance(merged["options"], Mapping):
+            merged["options"] = self.options | dict(merged["options"])
+        elif "options" not in changes:
+            merged["options"] = {}
+        return parse(Model, merged, "model")

@@ -118,8 +118,9 @@ def run_row(name: str, row: TableRow) -> str:
 
 
 def _describe_options(row: TableRow) -> str:
-    """Return the method's options, and the keys in which the run's recipe differs from the benchmark's."""
+    """Return the method's options, and the keys in which the run's recipe and network differ from the benchmark's."""
     chosen = row.train.options | {f"schedule.{key}": value for key, value in row.train.schedule.items()}
+    chosen |= {f"model.{key}": value for key, value in row.train.model.items()}
     return f" ({', '.join(f'{key} {value}' for key, value in chosen.items())})" if chosen else ""
 
 

@@ -22,7 +22,7 @@ MEASURED = {"exported", "predicted", "measured"}
 
 def code_modules(run: Run, model: Model) -> frozenset[str]:
     """Return the modules whose code, with everything that they import, decides the weights of a run."""
-    return frozenset({TRAINING}) | run.modules() | model.modules()
+    return frozenset({TRAINING}) | run.modules() | model.with_changes(run.model).modules()
 
 
 def identity(cell: str, run: Run, schedule: Schedule, model: Model, seed: int) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def recipe(run: Run, schedule: Schedule, model: Model) -> dict[str, Any]:
     """Return the parameters that decide the weights of a run, as JSON values."""
     whole = schedule.with_changes(run.schedule)
     return {
-        "run": run.model_dump(mode="json", exclude={"schedule"}),
+        "run": run.model_dump(mode="json", exclude={"schedule", "model"}),
         "schedule": whole.model_dump(mode="json", exclude=SCRATCH),
-        "model": model.model_dump(mode="json"),
+        "model": model.with_changes(run.model).model_dump(mode="json"),
     }
 
 

@@ -4,6 +4,7 @@ Importable without torch.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -54,6 +55,13 @@ class Run(MethodChoice):
     schedule: dict[str, Any] = Field(
         default_factory=dict, description="keys in which this run's recipe differs, e.g. {weight_decay: 2.0e-4}"
     )
+    model: dict[str, Any] = Field(
+        default_factory=dict, description="keys in which this run's network differs: backbone, options, head_bias"
+    )
+
+    def modules(self) -> frozenset[str]:
+        own = self.model.get("backbone")
+        return super().modules() | (frozenset({f"{Model.menu}.{own}"}) if own else frozenset())
 
 
 def build_network(run: Run, model: Model, problem: Problem) -> "tuple[Network, Method]":
@@ -63,11 +71,12 @@ def build_network(run: Run, model: Model, problem: Problem) -> "tuple[Network, M
     """
     from ltpipe.models.network import Network
 
-    method = run.build(problem, run.start_from is not None)
+    model = model.with_changes(run.model)
+    method = run.build(replace(problem, head_bias=model.head_bias), run.start_from is not None)
     needs = method.needs()
     if needs.start_from and run.start_from is None:
         raise Refused(f"method {run.method} starts from a finished run: name one in start_from")
-    backbone = model.module().build(model.config(), needs.branches, needs.narrow)
+    backbone = model.module().build(model.config(), needs.branches, needs.narrow, needs.private)
     network = Network(backbone, method.head(backbone.features), method.build(backbone.features))
     method.own = network.own
     return network, method
