@@ -70,7 +70,7 @@ def render() -> str:
         "",
         "The authors' functions were run on small inputs that are exact in float32, and so are ours. Inputs and",
         "figures are `tests/reference/authors.json`, the comparisons `tests/authors.py`. `tests/test_authors.py` holds",
-        f"every row to {TOLERANCE:g} of its largest figure (figures have 7 digits, ours are float32), and writes this page:",
+        f"every row to {TOLERANCE:g} of its largest figure (7 digits; ours are float32), and writes this page:",
         "`LTPIPE_WRITE_GOLDEN=1 uv run pytest tests/test_authors.py`.",
         "",
         FIGURES["about"] + ".",
