@@ -51,8 +51,8 @@ class Schedule(Spec):
     resident: float = Field(
         8.0,
         ge=0,
-        description="largest size in GB of a split's pixels that is held on the device; larger splits are read batch "
-        "by batch",
+        description="GB of pixels that may be held on the device: the training split if it fits, and the validation "
+        "split if both fit; what is not held is read batch by batch",
     )
     threads: int | None = Field(
         None,
