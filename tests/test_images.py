@@ -183,6 +183,7 @@ def test_a_runs_own_recipe():
         ("crt", {}, "ce", {"epochs": 9, "lr": 0.2, "augment": {"crop": 1}}, ["epochs", "lr"]),
         ("logit_adjust", {"form": "post_hoc"}, "ce", {"weight_decay": 0.1}, ["weight_decay"]),
         ("tau_norm", {}, "ce", {"batch": 4}, ["batch"]),
+        ("tau_norm", {}, "ce", {"accumulate": 2}, ["accumulate"]),
     ],
 )
 def test_unused_keys_of_a_runs_recipe_are_named(method, options, start, schedule, unused):

@@ -45,9 +45,10 @@ def test_without_statistics_of_the_batch_a_method_trains_the_same(name, tmp_path
         assert row == pytest.approx(other, rel=1e-3)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @each
-def test_with_statistics_a_method_trains(name, tmp_path):
-    weights, _, _ = fit(tmp_path, name, TWO)
+def test_with_statistics_a_method_trains(name, precision, tmp_path):
+    weights, _, _ = fit(tmp_path, name, TWO.model_copy(update={"precision": precision}))
     assert all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point())
 
 
