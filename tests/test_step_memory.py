@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ltpipe.benchmark import load
+from ltpipe.pages.benchmarks import read_header
 
 ROOT = Path(__file__).parents[1]
 RESULT = json.loads((ROOT / "benchmarks/results/step_memory.json").read_text())
@@ -45,6 +46,16 @@ def test_the_figures_are_of_the_files(name, run, specs, step_memory):
     assert figures["images"] == of | {"side": step.spec.model.image}, again
     assert figures["resident"] == step_memory.resident_bytes(step), again
     assert figures["total"] == sum(figures[part] for part in ("saved", "batch", "weights", "resident"))
+
+
+@pytest.mark.parametrize(("name", "run"), RUNS)
+def test_a_header_states_the_memory(name, run):
+    header = " ".join(read_header(ROOT / f"conf/base/parameters/{name}.yml")).replace("# ", "")
+    figures = RESULT["runs"][name][run]
+    assert f"{figures['total_gib']}" in header
+    assert f"{figures['total_gib_by_accumulate']['1']}" in header
+    if "24 GB card" in header:  # and that it fits: 3 GiB of 24 are left for what is not counted
+        assert figures["total_gib"] <= 21
 
 
 def test_the_memory_is_linear_in_the_images(specs, step_memory):
