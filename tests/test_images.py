@@ -183,6 +183,7 @@ def test_a_runs_own_recipe():
         ("crt", {}, "ce", {"epochs": 9, "lr": 0.2, "augment": {"crop": 1}}, ["epochs", "lr"]),
         ("logit_adjust", {"form": "post_hoc"}, "ce", {"weight_decay": 0.1}, ["weight_decay"]),
         ("tau_norm", {}, "ce", {"batch": 4}, ["batch"]),
+        ("tau_norm", {}, "ce", {"accumulate": 2}, ["accumulate"]),
     ],
 )
 def test_unused_keys_of_a_runs_recipe_are_named(method, options, start, schedule, unused):
@@ -219,6 +220,20 @@ def test_a_runs_own_recipe_is_trained_and_recorded(tmp_path):
     whole = schedule.with_changes({"epochs": 2, "weight_decay": 0.1, "resident": 0})
     assert tiny.same(weights, trained(tmp_path, Run(method="ce", split="train"), whole, model, *packed())[0])
     assert not tiny.same(weights, trained(tmp_path, Run(method="ce", split="train"), schedule, model, *packed())[0])
+
+
+@pytest.mark.parametrize(("room", "held"), [(1.0, (False, False)), (1.5, (True, False)), (2.0, (True, True))])
+def test_the_validation_split_is_held_only_beside_the_training_split(room, held, tmp_path, monkeypatch):
+    """Room in units of either split: each has 20 images."""
+    manifest, pixels = packed()
+    pixels = pixels[:, :8, :8]
+    resident = room * 20 * pixels[0].nbytes / 1e9 * (1 + 1e-9) - (1e-9 if room == 1.0 else 0)
+    seen = []
+    monkeypatch.setattr(loop, "fit", lambda task: seen.append(task) or ({}, [], {}))
+    schedule = Schedule(epochs=1, batch=8, lr=0.1, weight_decay=0.0, resident=resident)
+    model = Model(backbone="cnn", image=8, options={"width": 4})
+    trained(tmp_path, Run(method="ce", split="train"), schedule, model, manifest, pixels)
+    assert tuple(split.pixels is not None for split in (seen[0].train, seen[0].val)) == held
 
 
 def test_images_smaller_than_the_network_are_refused(tmp_path):

@@ -53,6 +53,42 @@ def test_weighted_order_follows_its_weights():
     assert times == pytest.approx([0, 0.25, 0.75], abs=0.03)
 
 
+def test_weighted_order_works_for_more_rows_than_float32_can_count():
+    """torch.multinomial refuses more than 2^24 weights, which own data or many environments may have."""
+    weights = torch.zeros(2**24 + 1, dtype=torch.float64)
+    weights[[5, 2**24]] = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    rows = samplers.draw_order(Stream(weights=weights, length=4000), torch.empty(2**24 + 1), generator())
+    assert set(rows.tolist()) == {5, 2**24}
+    assert (rows == 5).double().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+LAST = 1 - 2**-53  # the largest number that torch.rand gives in float64
+
+
+@settings(max_examples=200)
+@given(weights=st.lists(st.sampled_from([0.0, 1e-300, 1e-9, 0.1, 1 / 3, 7e11]), min_size=1, max_size=40).filter(any))
+def test_rows_of_weight_0_are_never_drawn(weights):
+    values = torch.tensor(weights, dtype=torch.float64)
+    total = values.cumsum(0)
+    edges = (total / total[-1]).clamp(0, LAST)  # the ends of the rows, where rounding might choose a neighbour
+    shares = torch.cat([torch.tensor([0.0, 5e-324, LAST], dtype=torch.float64), edges])
+    rows = samplers.rows_at(values, shares)
+    assert (values[rows] > 0).all()
+    assert rows[0] == np.flatnonzero(weights)[0] and weights[int(rows[2])] > 0
+
+
+def test_rows_are_those_of_multinomial():
+    weights = torch.rand(1000, dtype=torch.float64, generator=generator()) * (torch.arange(1000) % 3)
+    drawn = torch.multinomial(weights, 5000, replacement=True, generator=generator(7))
+    assert torch.equal(samplers.draw_order(Stream(weights=weights, length=5000), weights, generator(7)), drawn)
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0, 3.0], [1.0, float("nan")], [float("inf"), 1.0]])
+def test_impossible_weights_are_refused(weights):
+    with pytest.raises(ValueError, match="sampling weights must be finite"):
+        samplers.draw_order(Stream(weights=torch.tensor(weights)), torch.zeros(len(weights)), generator())
+
+
 def sizes(streams, lengths, batch):
     steps = samplers.split_into_steps(streams, [torch.arange(n) for n in lengths], batch)
     return [tuple(map(len, step)) for step in steps]

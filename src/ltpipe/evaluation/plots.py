@@ -12,6 +12,8 @@ import numpy as np
 from ltpipe.storage.manifest import GROUPS
 from ltpipe.storage.table import Table
 
+CELLS = 400  # rows and columns of a drawn confusion matrix: about as many as a plot has pixels
+
 
 def render(
     summaries: Sequence[Mapping[str, Any]], details: Sequence[Mapping[str, Any]], logs: Mapping[str, Table]
@@ -104,10 +106,24 @@ def _draw_classes(figure_class: Any, by_run: Mapping[str, Sequence[Mapping[str, 
     return figure
 
 
+def confusion_matrix(counts: Sequence[Mapping[str, Sequence[int]]], classes: int) -> np.ndarray:
+    """Return the images of each (label, predicted) pair, summed over the seeds' `counts`; C x C, int64.
+
+    More than CELLS classes are pooled: neighbouring classes share a row and a column. A plot is no larger in pixels,
+    and all pairs of 8,142 classes would need half a GB.
+    """
+    side = min(classes, CELLS)
+    matrix = np.zeros((side, side), dtype=np.int64)
+    for cell in counts:
+        label, predicted = (np.asarray(cell[key], dtype=np.int64) * side // classes for key in ("label", "predicted"))
+        np.add.at(matrix, (label, predicted), cell["n"])
+    return matrix
+
+
 def _draw_confusion(figure_class: Any, by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Draw which share of each class's images is predicted as which class, over all seeds."""
     panels = [
-        (f"{run} {protocol}", np.sum([cell["protocols"][protocol]["confusion"] for cell in cells], axis=0))
+        (f"{run} {protocol}", [cell["protocols"][protocol]["confusion"] for cell in cells], len(cells[0]["classes"]))
         for protocol in _protocols(by_run)
         for run, cells in by_run.items()
         if protocol in cells[0]["protocols"]
@@ -117,8 +133,10 @@ def _draw_confusion(figure_class: Any, by_run: Mapping[str, Sequence[Mapping[str
     figure, axes = _subplots(figure_class, -(-len(panels) // columns), columns, width=2.6, height=2.6)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
-    for axis, (title, total) in zip(axes.flat, panels, strict=False):
-        axis.imshow(total / np.maximum(total.sum(axis=1, keepdims=True), 1), cmap="magma", vmin=0, vmax=1)
+    for axis, (title, counts, classes) in zip(axes.flat, panels, strict=False):
+        total, edge = confusion_matrix(counts, classes), classes - 0.5
+        share = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
+        axis.imshow(share, cmap="magma", vmin=0, vmax=1, extent=(-0.5, edge, edge, -0.5))  # in classes, also if pooled
         axis.set(xlabel="predicted", ylabel="label")
         axis.set_title(title, fontsize=8)
     return figure

@@ -9,6 +9,8 @@ EXAMPLE, options that do.
 Keep all state that outlives a step in the module that `build` returns (parameters and buffers): checkpoints store
 that module and nothing else of a method.
 
+With `schedule.accumulate`, the network computes a batch in parts; every hook still gets the whole batch, once a step.
+
 Shapes: B batch, N training images, C classes, D features, E experts or branches.
 """
 

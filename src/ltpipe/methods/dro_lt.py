@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = {"feature_epochs": 1, "classifier_epochs": 1}
 Weights = Literal["none", "lt", "bal"]
+PART = 2**24  # numbers that a part of the distances may hold in its backward: 64 MB
 
 
 class Config(Spec):
@@ -180,8 +181,11 @@ def robust_loss(
     """
     import torch
 
-    # Without the matrix product: its rounding errors would spoil small distances.
-    distance = torch.cdist(centroids[labels], features, compute_mode="donot_use_mm_for_euclid_dist")
+    # Without the matrix product: its rounding errors would spoil small distances. In parts: for R rows, the backward
+    # of cdist on a GPU holds R x B x D numbers.
+    parts = centroids[labels].split(max(PART // features.numel(), 1))
+    mode = "donot_use_mm_for_euclid_dist"
+    distance = torch.cat([torch.cdist(part, features, compute_mode=mode) for part in parts])
     same = labels[:, None] == labels
     scores = -(distance + kappa * torch.where(same, radii, 0.0)) / temperature
     losses = scores.logsumexp(dim=1) - scores.diagonal()

@@ -42,12 +42,19 @@ class Schedule(Spec):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="number format of the forward pass; losses are computed in fp32 in both cases"
     )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="micro-batches of a step: the network computes batch / accumulate images at a time, for memory. "
+        "Loss, step and what a method does after it are those of the whole batch; only batch norm sees the "
+        "micro-batches. Costs one more forward pass of all of them but one",
+    )
     save_every: int = Field(500, gt=0, description="steps between resume points")
     resident: float = Field(
         8.0,
         ge=0,
-        description="largest size in GB of a split's pixels that is held on the device; larger splits are read batch "
-        "by batch",
+        description="GB of pixels that may be held on the device: the training split if it fits, and the validation "
+        "split if both fit; what is not held is read batch by batch",
     )
     threads: int | None = Field(
         None,
@@ -59,6 +66,16 @@ class Schedule(Spec):
     def _nesterov_has_momentum(self) -> "Schedule":
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: true needs a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm_has_two_images(self) -> "Schedule":
+        if self.batch // self.accumulate < 2:
+            valid = f"1 to {self.batch // 2}"
+            raise ValueError(
+                f"accumulate: {self.accumulate} micro-batches of batch {self.batch}; valid: {valid}, "
+                "because batch norm cannot train on a single image"
+            )
         return self
 
     def phase(self) -> Phase:

@@ -28,7 +28,7 @@ from ltpipe.models.pixels import channel_scale, normalise
 from ltpipe.recipe.run import Run, build_network
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.manifest import GROUPS
-from ltpipe.training import checkpoint, determinism, optimiser, samplers
+from ltpipe.training import checkpoint, determinism, micro_batches, optimiser, samplers
 from ltpipe.training.augment.batch import augment_batch
 from ltpipe.training.images import SplitImages
 
@@ -208,11 +208,10 @@ def _train_step(
     # The streams share the generator, so their order matters: a stream continues where the one before it stopped.
     streams = (_make_batch(task, state, *stream, generator) for stream in zip(rows, pixels, strict=True))
     batch = state.method.batch(tuple(streams))
-    out = forward(state.network, batch.images, task.schedule.precision)
-    parts = state.method.loss(out, batch)
     if optimizer is not None:
         optimizer.zero_grad()
-        parts["loss"].backward()
+    out, parts = _gradient(task, state, batch, optimizer is not None)
+    if optimizer is not None:
         optimizer.step()
     detached = Output(out.features.detach(), out.logits.detach(), None if out.experts is None else out.experts.detach())
     with torch.no_grad():
@@ -220,6 +219,22 @@ def _train_step(
         count = len(batch.labels)
         correct = (state.method.predict(detached).argmax(dim=1) == batch.labels).sum()
         return {name: value.detach() * count for name, value in parts.items()} | {"count": count, "right": correct}
+
+
+def _gradient(task: Task, state: State, batch: Batch, learns: bool) -> tuple[Output, dict[str, torch.Tensor]]:
+    """Return the network's output for a batch and the parts of its loss, and give the parameters their gradient."""
+    network, method = state.network, state.method
+    needs, count = method.needs(), task.schedule.accumulate if learns else 1
+    parts_of_batch = needs.branches if needs.partition_batch else 1
+    batches = micro_batches.split(batch.images, count, parts_of_batch) if count > 1 else [batch.images]
+    if len(batches) > 1:
+        one = partial(forward, network, precision=task.schedule.precision)
+        return micro_batches.backward(network, one, batches, lambda out: method.loss(out, batch))
+    out = forward(network, batch.images, task.schedule.precision)
+    parts = method.loss(out, batch)
+    if learns:
+        parts["loss"].backward()
+    return out, parts
 
 
 def _make_batch(

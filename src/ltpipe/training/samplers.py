@@ -41,13 +41,28 @@ def _cycle_through_images(labels: Tensor, members: Tensor, needed: Tensor, gener
     return images[place < needed[owner]]
 
 
+def rows_at(weights: Tensor, shares: Tensor) -> Tensor:
+    """Return the row in which each share of the total weight lies: for uniform shares, rows with probability ~ weight.
+
+    weights: N, any number of rows (torch.multinomial, which draws the same rows, stops at 2^24). shares: in [0, 1).
+    A row of weight 0 is never returned. Raises ValueError if a weight is negative or not finite, or if all are 0.
+    """
+    ends = weights.double().cumsum(0)
+    total = float(ends[-1])
+    if not (weights.min() >= 0 and 0 < total < float("inf")):
+        raise ValueError(f"sampling weights must be finite, >= 0 and not all 0: smallest {weights.min()}, sum {total}")
+    # `right` is the first row that ends after the point: never one of weight 0, not even at the point 0. The largest
+    # share below 1, times the total, rounds to less than the total, so that there is such a row.
+    return torch.searchsorted(ends, shares.double() * total, right=True)
+
+
 def draw_order(stream: Stream, labels: Tensor, generator: torch.Generator) -> Tensor:
     """Return the rows of an epoch of `stream`. labels: N, on the CPU."""
     length = stream.length or len(labels)
     if stream.per_class:
         return draw_class_aware(labels, stream.per_class, length, generator)
     if stream.weights is not None:
-        return torch.multinomial(stream.weights.cpu().double(), length, replacement=True, generator=generator)
+        return rows_at(stream.weights.cpu(), torch.rand(length, dtype=torch.float64, generator=generator))
     cycles = -(-length // len(labels))
     return torch.cat([torch.randperm(len(labels), generator=generator) for _ in range(cycles)])[:length]
 

@@ -51,6 +51,9 @@ def train(
     facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
     if start is not None:
         _require_start(weights.unpack_facts(start), facts, run)
+    split = _load_split(manifest, images, run.split, target, schedule.resident)
+    # The validation split is on the device only beside the training split: training reads far more pixels.
+    room = schedule.resident - len(split.rows) * images[:1].nbytes / 1e9
     task = loop.Task(
         name=cell,
         run=run,
@@ -58,8 +61,8 @@ def train(
         model=model,
         seed=seed,
         classes=len(facts["classes"]),
-        train=_load_split(manifest, images, run.split, target, schedule.resident),
-        val=_load_split(manifest, images, "val", target, schedule.resident),
+        train=split,
+        val=_load_split(manifest, images, "val", target, room),
         fingerprint=hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode()).hexdigest(),
         resume=scratch / "resume.pt",
         start=weights.unpack_weights(start)[0] if start is not None else None,
@@ -101,7 +104,7 @@ def provenance(
 
 
 def _load_split(manifest: Table, images: np.ndarray, split: str, device: Any, resident: float) -> Any:
-    """Return a split as SplitImages; resident: GB of pixels that may be held on the device."""
+    """Return a split as SplitImages; resident: GB of its pixels that may be held on the device."""
     from ltpipe.training.images import SplitImages
 
     rows = manifest[manifest["split"] == split]
