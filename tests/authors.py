@@ -252,7 +252,12 @@ def ifl_rows() -> list[Row]:
         ),
         Row(
             "CenterCosLoss of GLT, centres after a step",
-            "ifl.Method.after_step, centre: cosine",
+            "ifl.Method.after_step, centre: cosine, centre_step: gradient",
+            lambda: (centres_after_step("cosine", centre_step="gradient"), figures["cosine"]["centres_after_step"]),
+        ),
+        Row(
+            "CenterCosLoss of GLT, centres after a step",
+            "ifl.Method.after_step, centre: cosine (default step)",
             lambda: (centres_after_step("cosine"), figures["cosine"]["centres_after_step"]),
             "the authors' centres follow the gradient of the cosine loss and hardly move; ours are a moving average of "
             "features of length 1",

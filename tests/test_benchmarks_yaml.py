@@ -182,7 +182,7 @@ RIDE_STEPS = {"epochs": 100, "warmup": 5, "decay": {60: 0.1, 80: 0.01}, "weight_
 AUTHORS = [
     *((name, run, MENON) for name in CIFAR for run in ("ce_la", "logit_adjust")),
     *((name, "ride", {"weight_decay": 5e-4, "nesterov": True}) for name in CIFAR if name.startswith("cifar100")),
-    ("imagenet_lt", "ride", RIDE_STEPS | {"batch": 256, "lr": 0.1}),
+    ("imagenet_lt", "ride", RIDE_STEPS | {"batch": 256, "lr": 0.1, "accumulate": 1}),
     ("inaturalist2018", "ride", RIDE_STEPS | {"batch": 512, "lr": 0.2}),
 ]
 
