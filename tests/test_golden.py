@@ -31,7 +31,7 @@ def measure(name, folder, monkeypatch):
         return sums
 
     monkeypatch.setattr(loop, "_train_step", recorded_step)
-    weights, _, _ = loop.fit(task)
+    weights, _, _, _ = loop.fit(task)
     size = sum(float(w.abs().sum()) for key, w in sorted(weights.items()) if key.startswith(("backbone", "head")))
     return {"losses": [round(loss, 6) for loss in losses[:STEPS]], "weights": round(size, 4)}
 

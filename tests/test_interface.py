@@ -62,25 +62,25 @@ def test_frozen_parts_are_in_eval_mode_unless_they_drift(drift):
 
 def test_crt_keeps_the_backbone_bit_for_bit_and_starts_a_new_head(tmp_path):
     start = tiny.cross_entropy()
-    weights, _, _ = loop.fit(tiny.task(tmp_path, "crt", {"epochs": 1, "lr": 1e-9}))
+    weights, _, _, _ = loop.fit(tiny.task(tmp_path, "crt", {"epochs": 1, "lr": 1e-9}))
     backbone = [name for name in start if name.startswith("backbone.")]
     assert all(torch.equal(weights[name], start[name]) for name in backbone)
     assert (weights["head.weight"] - start["head.weight"]).abs().max() > 0.01
-    drifted, _, _ = loop.fit(tiny.task(tmp_path, "crt", {"epochs": 1, "drift": True}))
+    drifted, _, _, _ = loop.fit(tiny.task(tmp_path, "crt", {"epochs": 1, "drift": True}))
     changed = [name for name in backbone if not torch.equal(drifted[name], start[name])]
     assert changed and all("running" in name or "num_batches" in name for name in changed)
 
 
 def test_lws_keeps_everything_but_its_scales(tmp_path):
     start = tiny.cross_entropy()
-    weights, _, _ = loop.fit(tiny.task(tmp_path, "lws", {"epochs": 1}))
+    weights, _, _, _ = loop.fit(tiny.task(tmp_path, "lws", {"epochs": 1}))
     assert all(torch.equal(weights[name], start[name]) for name in start)
     assert (weights["own.scale"] != 1).all()
 
 
 def test_tau_norm_drops_the_bias_and_names_its_tau(tmp_path):
     start = tiny.cross_entropy()
-    weights, history, facts = loop.fit(tiny.task(tmp_path, "tau_norm", {"tau": 1.0}))
+    weights, history, facts, _ = loop.fit(tiny.task(tmp_path, "tau_norm", {"tau": 1.0}))
     assert history == [] and facts == {"tau": 1.0}
     norms = start["head.weight"].norm(dim=1, keepdim=True)
     assert torch.allclose(weights["head.weight"], start["head.weight"] / norms) and not weights["head.bias"].any()
@@ -88,14 +88,14 @@ def test_tau_norm_drops_the_bias_and_names_its_tau(tmp_path):
 
 def test_post_hoc_shares_the_weights_of_the_run_it_starts_from(tmp_path):
     """Post-hoc logit adjustment on a run of another method, whose own parameters and buffers are not taken."""
-    start, _, _ = loop.fit(tiny.task(tmp_path, "ifl", tiny.example("ifl")))
-    weights, history, _ = loop.fit(tiny.task(tmp_path, "logit_adjust", {"form": "post_hoc"}, start=start))
+    start, _, _, _ = loop.fit(tiny.task(tmp_path, "ifl", tiny.example("ifl")))
+    weights, history, _, _ = loop.fit(tiny.task(tmp_path, "logit_adjust", {"form": "post_hoc"}, start=start))
     assert history == []
     assert all(torch.equal(value, start[name]) for name, value in weights.items() if not name.startswith("own."))
 
 
 def test_a_start_of_another_shape_is_refused(tmp_path):
-    start, _, _ = loop.fit(tiny.task(tmp_path, "ride", {"experts": 2}))
+    start, _, _, _ = loop.fit(tiny.task(tmp_path, "ride", {"experts": 2}))
     with pytest.raises(Refused, match="does not fit"):
         loop.fit(tiny.task(tmp_path, "lws", start=start))
     with pytest.raises(Refused, match="name one in start_from"):
@@ -110,7 +110,7 @@ def test_dro_lt_trains_in_three_phases(tmp_path):
         (1, ("backbone", "own")),
         (2, ("head",)),
     ]
-    weights, history, _ = loop.fit(task)
+    weights, history, _, _ = loop.fit(task)
     assert [row["phase"] for row in history] == [1, 1, 2, 3, 3]
     assert ["robust" in row for row in history] == [False, False, True, False, False]
     assert weights["own.centroids"].shape == (4, 16) and weights["own.centroids"].any()
@@ -178,7 +178,7 @@ def test_images_of_an_epoch_of_dro_lt_are_capped_at_four_epochs():
 
 def test_environments_follow_the_schedule(tmp_path):
     task = tiny.task(tmp_path, "ifl", {"centre_from": [1], "centre_weight": [0.01], "updates": [0], "steps": "fair"})
-    weights, history, facts = loop.fit(task)
+    weights, history, facts, _ = loop.fit(task)
     assert "centre" not in history[0] and "centre" in history[1]
     env = weights["own.weights"]
     assert (env[0] == 1).all() and (env[1] != 1).any()
@@ -199,7 +199,7 @@ def test_images_of_an_epoch(steps, streams, images):
 @pytest.mark.parametrize("prior", ["stream", "data"])
 @pytest.mark.parametrize("inner", ["logit_adjust", "balanced_softmax", "tade"])
 def test_a_base_gets_the_prior_of_the_environments(prior, inner, tmp_path):
-    weights, _, facts = loop.fit(tiny.task(tmp_path, "ifl", tiny.example("ifl") | {"base": inner, "prior": prior}))
+    weights, _, facts, _ = loop.fit(tiny.task(tmp_path, "ifl", tiny.example("ifl") | {"base": inner, "prior": prior}))
     expected = facts["stream_prior"] if prior == "stream" else tiny.PROBLEM.prior
     assert weights["own.base.log_prior"].exp().tolist() == pytest.approx(list(expected), rel=1e-4)
 
@@ -270,7 +270,7 @@ def test_heads_have_no_bias_if_the_model_says_so(name):
 def test_second_stages_work_on_a_head_without_bias(name, tmp_path):
     start = loop.fit(replace(tiny.task(tmp_path, "ce"), model=WITHOUT_BIAS))[0]
     task = tiny.task(tmp_path, name, tiny.example(name), start=start)
-    weights, _, _ = loop.fit(replace(task, model=WITHOUT_BIAS))
+    weights, _, _, _ = loop.fit(replace(task, model=WITHOUT_BIAS))
     assert "head.bias" not in weights and "head.weight" in weights
 
 

@@ -57,7 +57,7 @@ each = pytest.mark.parametrize("name", tiny.NAMES)
 @every
 def test_trains_and_moves_what_it_should(case):
     before = tiny.built(case)
-    weights, history, _ = loop.fit(case)
+    weights, history, _, _ = loop.fit(case)
     assert len(history) == before.method.clock.epochs
     assert all(np.isfinite(value) for row in history for value in row.values())
     trained = {part for phase in before.phases for part in phase.trainable}
@@ -74,7 +74,7 @@ def test_trains_and_moves_what_it_should(case):
 def test_resumes_bit_for_bit_from_every_step(case, monkeypatch):
     """Kill the run directly after a resume point, or one step later, in turn, until it ends by itself."""
     unsaved = tiny.SCHEDULE.model_copy(update={"save_every": 10**6})
-    weights, history, facts = loop.fit(replace(case, schedule=unsaved))
+    weights, history, facts, _ = loop.fit(replace(case, schedule=unsaved))
     monkeypatch.setattr(checkpoint, "save_resume", counter := tiny.Killer())
     loop.fit(case)
     result, kills, saves = None, 0, counter.saves
@@ -87,7 +87,7 @@ def test_resumes_bit_for_bit_from_every_step(case, monkeypatch):
             kills += 1
     assert kills >= saves - 1
     assert tiny.same(result[0], weights)
-    assert result[1:] == (history, facts)
+    assert result[1:3] == (history, facts)
 
 
 def check_exports(case):
@@ -95,7 +95,7 @@ def check_exports(case):
 
     The second checkpoint differs in every value: weights, statistics, and what the method chose (tau, priors).
     """
-    trained, _, _ = loop.fit(case)
+    trained, _, _, _ = loop.fit(case)
     other = {k: v * 1.25 + 0.125 if v.is_floating_point() else v for k, v in trained.items()}
     graph = trace(untrained(case.run, case.model, tiny.COUNTS), tiny.SIZE)
     pixels = np.random.RandomState(1).randint(0, 256, (70, tiny.SIZE, tiny.SIZE, 3)).astype(np.uint8)
@@ -168,3 +168,15 @@ class Method(method.Method):
     finally:
         sys.modules.pop("ltpipe.methods.smooth", None)
     assert content and np.isfinite(log["loss"]).all()
+
+
+def test_the_seconds_of_a_training_are_those_of_all_its_processes(tmp_path, monkeypatch):
+    case = tiny.task(tmp_path, "ce", schedule=tiny.SCHEDULE.model_copy(update={"save_every": 1}))
+    monkeypatch.setattr(checkpoint, "save_resume", tiny.Killer(after=1))
+    with pytest.raises(tiny.Killed):
+        loop.fit(case)
+    monkeypatch.undo()
+    saved = torch.load(case.resume, weights_only=True)
+    assert 0 < saved["seconds"] < 600
+    torch.save(saved | {"seconds": 5000.0}, case.resume)  # as if the first process had taken that long
+    assert 5000 < loop.fit(case)[3] < 5600

@@ -36,8 +36,8 @@ def without_statistics(monkeypatch):
 def test_without_statistics_of_the_batch_a_method_trains_the_same(name, tmp_path, without_statistics, monkeypatch):
     """Losses, weights, and what the method keeps: centres, means, environments. No method is excepted."""
     monkeypatch.setattr(tiny, "cross_entropy", tiny.cross_entropy.__wrapped__)
-    weights, history, _ = fit(tmp_path, name, ONE)
-    micro, rows, _ = fit(tmp_path, name, TWO)
+    weights, history, _, _ = fit(tmp_path, name, ONE)
+    micro, rows, _, _ = fit(tmp_path, name, TWO)
     assert micro.keys() == weights.keys()
     for key, value in weights.items():
         assert torch.allclose(micro[key], value, rtol=1e-3, atol=1e-4), key
@@ -48,7 +48,7 @@ def test_without_statistics_of_the_batch_a_method_trains_the_same(name, tmp_path
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @each
 def test_with_statistics_a_method_trains(name, precision, tmp_path):
-    weights, _, _ = fit(tmp_path, name, TWO.model_copy(update={"precision": precision}))
+    weights, _, _, _ = fit(tmp_path, name, TWO.model_copy(update={"precision": precision}))
     assert all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point())
 
 
@@ -64,7 +64,7 @@ def test_resumes_bit_for_bit(name, tmp_path, monkeypatch):
         except tiny.Killed:
             kills += 1
     assert kills > 2
-    assert tiny.same(result[0], wanted[0]) and result[1:] == wanted[1:]
+    assert tiny.same(result[0], wanted[0]) and result[1:3] == wanted[1:3]
 
 
 def network():

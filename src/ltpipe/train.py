@@ -16,7 +16,6 @@ import logging
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -140,16 +139,14 @@ class Workplace:
         if _is_current(folder / CHECKPOINT, facts):
             self._record(run, seed, facts)
             return f"{cell}: kept, {folder / CHECKPOINT} is of this code, data and parameters"
-        began = time.perf_counter()
         inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start)
         checkpoint, log = train(*inputs, cell=cell, device=self.device)
-        seconds = time.perf_counter() - began
         table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)
-        self._write(folder, checkpoint, log, table, seconds)
+        self._write(folder, checkpoint, log, table)
         self._record(run, seed, facts)
         right = 100 * (table["predicted"] == table["label"]).groupby(table["split"]).mean()
         shown = " ".join(f"{split} {value:.2f}" for split, value in right.items())
-        return f"{cell}: {shown} ({seconds:.1f} s on {self._device_name()})"
+        return f"{cell}: {shown} ({log.attrs['seconds']:.1f} s on {self._device_name()})"
 
     def _start(self, run: str | None, seed: str) -> bytes | None:
         if run is None:
@@ -159,12 +156,12 @@ class Workplace:
             raise Refused(f"{path} is missing: train {run} with seed {seed} first")
         return path.read_bytes()
 
-    def _write(self, folder: Path, checkpoint: bytes, log: Table, table: Table, seconds: float) -> None:
+    def _write(self, folder: Path, checkpoint: bytes, log: Table, table: Table) -> None:
         """Write the results; the checkpoint last, because it says that the cell is finished."""
         import torch
 
         versions = {"python": platform.python_version(), "torch": torch.__version__}
-        speed = {"seconds": seconds, "device": self._device_name(), "versions": versions}
+        speed = {"seconds": log.attrs["seconds"], "device": self._device_name(), "versions": versions}
         write_atomically(folder / "log.csv", log.to_csv(index=False).encode())
         write_atomically(folder / "predictions.csv", table.to_csv(index=False).encode())
         write_atomically(folder / "speed.json", json.dumps(speed).encode())

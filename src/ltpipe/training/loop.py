@@ -80,6 +80,7 @@ class State:
     unsaved: int = 0  # steps since the last resume point
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)  # of losses and counts, over the steps of this epoch
+    began: float = field(default_factory=time.perf_counter)  # set back by what earlier processes spent
 
 
 class Diverged(Refused):
@@ -88,17 +89,18 @@ class Diverged(Refused):
     exit_code = 4
 
 
-def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
+def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], float]:
     """Train to the end, from the resume point if there is one.
 
-    Returns the weights, a log row for each epoch, and the facts that the method's `finish` returned.
+    Returns the weights, a log row for each epoch, the facts that the method's `finish` returned, and the seconds that
+    it took, with those of the processes that wrote the resume points.
     """
     determinism.fix(task.seed)
     with determinism.cpu_threads(task.schedule.threads), logging_redirect_tqdm():
         return _fit(task)
 
 
-def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
+def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], float]:
     state = _initial_state(task)
     phases = state.method.phases(task.schedule.phase())
     state.method.clock.epochs = sum(phase.epochs for phase in phases)
@@ -111,7 +113,7 @@ def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dic
     state.method.clock.epoch = state.method.clock.epochs
     facts = state.method.finish(state.network, lambda split: _embed(task, state, split))
     task.resume.unlink(missing_ok=True)
-    return state.network.state_dict(), state.history, facts
+    return state.network.state_dict(), state.history, facts, time.perf_counter() - state.began
 
 
 def _initial_state(task: Task) -> State:
@@ -337,6 +339,7 @@ def _save(
             "rng": determinism.rng_state(task.device),
             "history": state.history,
             "sums": {name: float(value) for name, value in totals.items()},
+            "seconds": time.perf_counter() - state.began,
         },
     )
 
@@ -348,3 +351,4 @@ def _restore(task: Task, state: State, optimizer: optimiser.SGD | None, saved: d
         optimizer.load_state_dict(saved["optimiser"])
     determinism.restore_rng(saved["rng"], task.device)
     state.history, state.sums = list(saved["history"]), dict(saved["sums"])
+    state.began -= saved["seconds"]

@@ -32,6 +32,8 @@ def train(
 ) -> tuple[bytes, Table]:
     """Return the checkpoint (safetensors: weights, with provenance as metadata) and the log, a row for each epoch.
 
+    log.attrs["seconds"]: wall time of the training, over all processes that took part.
+
     images: uint8, N x H x W x 3. scratch: folder of the resume point, which is deleted when training has finished.
     start: checkpoint of the run that `run.start_from` names, of the same seed and data.
     cell: "<benchmark>.<run>.<seed's name>".
@@ -67,9 +69,10 @@ def train(
         resume=scratch / "resume.pt",
         start=weights.unpack_weights(start)[0] if start is not None else None,
     )
-    final, history, method_facts = loop.fit(task)
+    final, history, method_facts, seconds = loop.fit(task)
     log = pd.DataFrame(history or [{"epoch": 0}])  # a method may train nothing
     log = log.assign(**{key: facts[key] for key in ("cell", "recipe", "code", "data")})
+    log.attrs["seconds"] = seconds  # not a column: the log is the same whenever and wherever it is made
     return weights.pack_weights(final, facts | {"method": method_facts}), log
 
 
