@@ -47,6 +47,12 @@ class Schedule(Spec):
         description="largest size in GB of a split's pixels that is held on the device; larger splits are read batch "
         "by batch",
     )
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="processes that crop whole pictures (source.pictures: packed or files); default: one for each "
+        "core; 0: none beside the training. They hand batches over in shared memory (docker run --shm-size)",
+    )
     threads: int | None = Field(
         None,
         gt=0,
