@@ -17,7 +17,9 @@ from ltpipe.data.split import admit, draw
 TAGS = ["split", "data"]
 
 
-def create(name: str, source: str, index: str, cluster: bool, pictures: str, crops: bool) -> Pipeline:
+def create(
+    name: str, source: str, index: str, cluster: bool, pictures: str = "squares", crops: bool = False
+) -> Pipeline:
     """Return the stage of one benchmark.
 
     source: name of the source. index: name of the dataset to draw from. cluster: the benchmark has a block `cluster`.
