@@ -130,7 +130,8 @@ def test_the_number_of_workers_changes_no_bit(drawn, raw):
     for start in (1, 2, 3):
         later = read(pictures(drawn, raw, 1), start)
         assert [number for number, _, _ in later] == list(range(start, 3))
-        assert all(torch.equal(a, b) for x, y in zip(alone[start:], later, strict=True) for a, b in zip(x[2], y[2]))
+        for mine, theirs in zip(alone[start:], later, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(mine[2], theirs[2], strict=True))
     assert not torch.equal(read(pictures(drawn, raw), key=(7, 1, 3))[0][2][0], alone[0][2][0])
 
 

@@ -2,17 +2,19 @@
 
     ltpipe train FOLDER --benchmark conf/base/parameters/digits_glt.yml --run ce --out results
 
-FOLDER holds manifest.parquet and images.npy as the stage split writes them. For each run and seed, OUT gets
-<run>/<seed>/checkpoint.safetensors, log.csv, predictions.csv (val and test rows, by torch) and speed.json. A run that
-starts from another one takes that run's checkpoint from OUT. If the command is killed and started again, the current
-cell resumes, and a cell whose checkpoint has the same code, data and parameters is skipped.
+FOLDER holds manifest.parquet and images.npy as the stage split writes them, and originals.parquet, pictures.npy and
+picture_sizes.npy if it wrote them. If the benchmark takes random boxes from files, --pictures names their folder.
+For each run and seed, OUT gets <run>/<seed>/checkpoint.safetensors, log.csv, predictions.csv (val and test rows, by
+torch) and speed.json. A run that starts from another one takes that run's checkpoint from OUT. If the command is killed
+and started again, the current cell resumes, and a cell whose checkpoint has the same code, data and parameters is
+skipped.
 """
 
 import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +26,7 @@ import yaml
 from ltpipe.benchmark import Benchmark
 from ltpipe.config.parameters import load_blocks
 from ltpipe.config.spec import Refused, parse
+from ltpipe.data.source import Source
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHECKPOINT = "checkpoint.safetensors"
+# files of whole pictures, as the stage split names them
+PACKED = ("pictures", "picture_sizes")
 # Blocks of the stages before and after training, which this command does not run.
 NO_EFFECT = ("source", "cluster", "split", "parity", "gate", "claims", "reported")
 
@@ -99,7 +104,7 @@ def _meant(key: str, known: list[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where cells are trained: the prepared data, the folder of results, the device."""
+    """Where cells are trained: the prepared data, the folder of results, the device; what opens whole pictures."""
 
     name: str
     spec: Benchmark
@@ -107,6 +112,7 @@ class Workplace:
     images: "np.ndarray"
     out: Path
     device: str
+    pictures: Callable[[int], Any] | None = None
 
     def cells(self, runs: tuple[str, ...], seeds: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         """Yield run and seed of each requested cell (default: all). Raises Refused for an unknown name."""
@@ -128,7 +134,7 @@ class Workplace:
         if _is_current(folder / CHECKPOINT, facts):
             return f"{cell}: kept, {folder / CHECKPOINT} is of this code, data and parameters"
         began = time.perf_counter()
-        inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start)
+        inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start, self.pictures)
         checkpoint, log = train(*inputs, cell=cell, device=self.device)
         seconds = time.perf_counter() - began
         table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)
@@ -154,6 +160,29 @@ class Workplace:
         write_atomically(folder / "predictions.csv", table.to_csv(index=False).encode())
         write_atomically(folder / "speed.json", json.dumps(speed).encode())
         write_atomically(folder / CHECKPOINT, checkpoint)
+
+
+def open_pictures(folder: Path, source: Source, raw: Path | None) -> Callable[[int], Any] | None:
+    """Return what opens the whole pictures of a prepared folder, if the source takes random boxes from them.
+
+    raw: the source's folder, of which `files` are. Raises Refused if it is not named.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from ltpipe.data.originals import open_files, open_packed
+
+    if source.pictures == "squares":
+        return None
+    originals = pd.read_parquet(folder / "originals.parquet")
+    if source.pictures == "packed":
+        return open_packed(originals, *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in PACKED))
+    if raw is None:
+        raise Refused(
+            f"the benchmark takes random boxes from the files of {source.name}: name their folder, data/01_raw/"
+            f"{source.name} where the data were prepared, by --pictures"
+        )
+    return open_files(originals, source, raw)
 
 
 def predict_by_torch(
@@ -199,6 +228,9 @@ def _device_name(device: str) -> str:
 @click.option("--seed", "seeds", multiple=True, help="A seed's name, e.g. s0; default: all.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--device", default="auto", help="auto (CUDA if there is a device), cpu, cuda, cuda:1, ...")
+@click.option(
+    "--pictures", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The source's folder of files."
+)
 @click.option("--set", "changes", multiple=True, help="A changed parameter of training, e.g. schedule.precision=bf16.")
 def command(
     folder: Path,
@@ -207,6 +239,7 @@ def command(
     seeds: tuple[str, ...],
     out: Path,
     device: str,
+    pictures: Path | None,
     changes: tuple[str, ...],
 ) -> None:
     """Train runs of a benchmark on the prepared data in FOLDER (manifest.parquet and images.npy)."""
@@ -221,7 +254,8 @@ def command(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest = pd.read_parquet(folder / "manifest.parquet")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    place = Workplace(benchmark.stem, spec, manifest, images, out, device)
+    opener = open_pictures(folder, spec.source, pictures)
+    place = Workplace(benchmark.stem, spec, manifest, images, out, device, opener)
     for run, seed in list(place.cells(runs, seeds)):
         sys.stdout.write(f"{place.train_cell(run, seed)}\n")
 
