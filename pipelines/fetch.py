@@ -13,8 +13,7 @@ def create(name: str, source: str, whole: bool) -> Pipeline:
     that the index has to change with them.
     """
     place, tags = [f"params:{name}.source", f"raw_{source}"], ["fetch", "data"]
-    index = f"{name}.listed" if whole else f"{name}.index"
-    nodes = [Node(fetch, place, [index, f"{name}.notice"], name="fetch", tags=tags, namespace=name)]
-    if whole:
-        nodes.append(Node(note_contents, [index, *place], f"{name}.index", name="note", tags=tags, namespace=name))
-    return Pipeline(nodes)
+    index, listed = f"{name}.index", f"{name}.listed"
+    read = Node(fetch, place, [listed if whole else index, f"{name}.notice"], name="fetch", tags=tags, namespace=name)
+    note = Node(note_contents, [listed, *place], index, name="note", tags=tags, namespace=name)
+    return Pipeline([read, note] if whole else [read])

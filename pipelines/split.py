@@ -61,14 +61,14 @@ def _whole_pictures(name: str, place: list[str], pictures: str, crops: bool) -> 
     """Return the nodes that find, measure and pack the whole pictures of the training images."""
     candidate, originals = f"{name}.candidate", f"{name}.originals"
     found = [f"{name}.drawn", *place]
-    nodes = [Node(trace, found, [candidate, originals], name="trace", tags=TAGS, namespace=name)]
-    if crops:
-        settings = [f"params:{name}.{key}" for key in ("source", "schedule.augment.resized_crop", "model.image")]
-        inputs = [candidate, originals, *settings]
-        nodes.append(Node(measure_crops, inputs, f"{name}.crops", name="crops", tags=TAGS, namespace=name))
-    if pictures == "packed":
-        # with the manifest, though it is not read: nothing large is packed of a split that was not admitted
-        inputs = [f"{name}.manifest", originals, *place]
-        outputs = [f"{name}.pictures", f"{name}.picture_sizes"]
-        nodes.append(Node(pack_pictures, inputs, outputs, name="pack_pictures", tags=TAGS, namespace=name))
-    return nodes
+    settings = [f"params:{name}.{key}" for key in ("source", "schedule.augment.resized_crop", "model.image")]
+    boxes = [candidate, originals, *settings]
+    # with the manifest, though it is not read: nothing large is packed of a split that was not admitted
+    stored = [f"{name}.manifest", originals, *place], [f"{name}.pictures", f"{name}.picture_sizes"]
+    measure = Node(measure_crops, boxes, f"{name}.crops", name="crops", tags=TAGS, namespace=name)
+    store = Node(pack_pictures, *stored, name="pack_pictures", tags=TAGS, namespace=name)
+    return [
+        Node(trace, found, [candidate, originals], name="trace", tags=TAGS, namespace=name),
+        *([measure] if crops else []),
+        *([store] if pictures == "packed" else []),
+    ]

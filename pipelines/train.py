@@ -27,10 +27,8 @@ def create(name: str, run: str, seed: str, start: dict[str, str], source: str, p
         **opened,
     }
     outputs = [f"{cell}.checkpoint", f"{cell}.log"]
-    nodes = [Node(named(train, cell), inputs, outputs, name="train", tags="train", namespace=cell)]
-    if opened:
-        nodes.append(_open(name, cell, source, pictures))
-    return Pipeline(nodes)
+    fit = Node(named(train, cell), inputs, outputs, name="train", tags="train", namespace=cell)
+    return Pipeline([_open(name, cell, source, pictures), fit] if opened else [fit])
 
 
 def _open(name: str, cell: str, source: str, pictures: str) -> Node:

