@@ -325,9 +325,6 @@ def test_a_patch_is_cut_as_for_its_square(tmp_path):
         assert taken(row) == whole and tuple(table.loc[row, ["width", "height"]]) == whole.size
 
 
-NUMBER = {"value": 40.0, "source": "a paper", "why": "a test"}
-
-
 def changed(content, **blocks):
     """Return a benchmark with random boxes, with the keys of some blocks changed."""
     content["schedule"]["augment"] = {"resized_crop": [0.1, 1.0]}
@@ -357,7 +354,7 @@ def changed(content, **blocks):
                 "runs": {
                     "ce": {
                         "train": {"method": "ce", "split": "train_glt"},
-                        "reported": {"value": 40.0, "source": "a paper"},
+                        "reported": {"value": 40.0, "source": "a paper", "why": "a test"},
                     }
                 }
             },
