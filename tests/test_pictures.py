@@ -164,6 +164,14 @@ def test_training_gives_the_same_bits_with_any_workers_and_after_a_kill(drawn, f
     assert not tiny.same(loop.fit(replace(killed, pictures=None, resume=tmp_path / "r"))[0], expected[0])
 
 
+def test_only_what_is_left_to_do_is_done_on_the_device(drawn, folder, tmp_path, monkeypatch):
+    asked, augment_batch = [], loop.augment_batch
+    monkeypatch.setattr(loop, "augment_batch", lambda *a: asked.append((a[0], a[1])) or augment_batch(*a))
+    loop.fit(task(drawn, folder, tmp_path, 0))
+    assert {augment for _, augment in asked} == {Augment(randaug=True)}  # a second flip would undo half of the first
+    assert {tuple(pixels.shape[1:]) for pixels, _ in asked} == {(tiny.SIZE, tiny.SIZE, 3)}
+
+
 def test_a_phase_without_random_boxes_trains_on_the_squares(drawn, folder, tmp_path):
     plain = tiny.task(tmp_path, "ce")
     with_pictures = replace(plain, pictures=pictures(drawn, folder, 0, FILES, tiny.SIZE))
