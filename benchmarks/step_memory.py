@@ -100,9 +100,12 @@ def saved_bytes(step: Step, network: Network, method: Any, images: int) -> int:
 
 
 def resident_bytes(step: Step) -> int:
-    """Return the bytes of the splits that are held on the device; a split of unstated size counts as large."""
+    """Return the bytes of the splits that are held on the device; a split of unstated size counts as large.
+
+    Whole pictures are read by worker processes, and the training split's squares then only between epochs.
+    """
     limit, used = step.schedule.resident * 1e9, 0.0
-    for split in (step.run.split, "val"):
+    for split in (step.run.split, "val") if step.spec.source.pictures == "squares" else ("val",):
         stated: Any = step.spec.expect.class_counts.get(split)
         total = stated.total if hasattr(stated, "total") else sum(stated) if stated is not None else None
         size = float("inf") if total is None else total * 3 * step.spec.source.size**2

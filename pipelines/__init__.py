@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
 def benchmark(name: str, spec: "Benchmark") -> Pipeline:
     """Return the graph of one benchmark."""
-    source, index = spec.source.name, f"{name}.index"
-    parts = [parameters.create(name), fetch.create(name, source)]
+    source, pictures, index = spec.source.name, spec.source.pictures, f"{name}.index"
+    parts = [parameters.create(name), fetch.create(name, source, pictures != "squares")]
     if spec.cluster is not None:
         start = {"checkpoint": f"{spec.cluster.start_from}.checkpoint"} if spec.cluster.start_from else {}
         parts.append(cluster.create(name, source, start))
         index = f"{name}.clustered"
-    parts.append(split.create(name, source, index, spec.cluster is not None))
+    crops = spec.expect.crops is not None
+    parts.append(split.create(name, source, index, spec.cluster is not None, pictures, crops))
     for run, row in spec.runs.items():
         for seed in spec.seeds_of(run):
             from_run = row.train.start_from
             start = {"start": f"{name}.{from_run}.{seed}.checkpoint"} if from_run else {}
-            parts += [train.create(name, run, seed, start), export.create(name, run, seed)]
+            parts += [train.create(name, run, seed, start, source, pictures), export.create(name, run, seed)]
             parts += [evaluate.create(name, run, seed)]
     parts += [report.create(name, {run: spec.seeds_of(run) for run in spec.runs}), gate.create(name)]
     return Pipeline(parts)

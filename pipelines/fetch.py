@@ -3,9 +3,17 @@
 from kedro.pipeline import Node, Pipeline
 
 from ltpipe.data.fetch import fetch
+from ltpipe.data.originals import note_contents
 
 
-def create(name: str, source: str) -> Pipeline:
-    """Return the stage of one benchmark. source: name of the source; benchmarks of one source share its raw files."""
-    inputs, outputs = [f"params:{name}.source", f"raw_{source}"], [f"{name}.index", f"{name}.notice"]
-    return Pipeline([Node(fetch, inputs, outputs, name="fetch", tags=["fetch", "data"], namespace=name)])
+def create(name: str, source: str, whole: bool) -> Pipeline:
+    """Return the stage of one benchmark.
+
+    source: name of the source; benchmarks of one source share its raw files. whole: training reads whole pictures, so
+    that the index has to change with them.
+    """
+    place, tags = [f"params:{name}.source", f"raw_{source}"], ["fetch", "data"]
+    index, listed = f"{name}.index", f"{name}.listed"
+    read = Node(fetch, place, [listed if whole else index, f"{name}.notice"], name="fetch", tags=tags, namespace=name)
+    note = Node(note_contents, [listed, *place], index, name="note", tags=tags, namespace=name)
+    return Pipeline([read, note] if whole else [read])

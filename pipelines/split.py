@@ -1,45 +1,74 @@
 """split: draw a manifest, validate it, admit it, pack its images, and write down of what state they are.
 
-If the validation fails, `admit` raises: the validation report is written, the manifest and the images are not.
+If the validation fails, `admit` raises: the validation report is written, the manifest and the images are not. Three
+more nodes are there only where they are needed: `trace` finds the whole pictures of the training images, `crops`
+measures how sharp random boxes of them are, and `pack_pictures` packs them.
 """
 
 from kedro.pipeline import Node, Pipeline
 
 from ltpipe.data.checks.validate import validate
+from ltpipe.data.crops import measure_crops
 from ltpipe.data.identity import identify
+from ltpipe.data.originals import pack_exactly, pack_pictures, trace
 from ltpipe.data.pack import pack
 from ltpipe.data.split import admit, draw
 
+TAGS = ["split", "data"]
 
-def create(name: str, source: str, index: str, cluster: bool) -> Pipeline:
+
+def create(
+    name: str, source: str, index: str, cluster: bool, pictures: str = "squares", crops: bool = False
+) -> Pipeline:
     """Return the stage of one benchmark.
 
     source: name of the source. index: name of the dataset to draw from. cluster: the benchmark has a block `cluster`.
+    pictures: source.pictures. crops: random boxes are measured.
     """
-    candidate, validation = f"{name}.candidate", f"{name}.validation"
-    manifest, tags = f"{name}.manifest", ["split", "data"]
+    candidate, validation, manifest = f"{name}.candidate", f"{name}.validation", f"{name}.manifest"
+    whole = pictures != "squares"
+    place = [f"params:{name}.source", f"raw_{source}"]
     blocks = ["source", "split", "expect", *(["cluster"] if cluster else [])]
-    drawn = {"manifest": manifest, "images": f"{name}.images", **{block: f"params:{name}.{block}" for block in blocks}}
-    return Pipeline(
-        [
-            Node(draw, [index, f"params:{name}.split"], candidate, name="draw", tags=tags, namespace=name),
-            Node(
-                validate,
-                [candidate, f"raw_{source}", f"params:{name}.expect"],
-                [validation, f"{name}.validation_page"],
-                name="validate",
-                tags=tags,
-                namespace=name,
-            ),
-            Node(admit, [candidate, validation], manifest, name="admit", tags=tags, namespace=name),
-            Node(
-                pack,
-                [manifest, f"params:{name}.source", f"raw_{source}"],
-                f"{name}.images",
-                name="pack",
-                tags=tags,
-                namespace=name,
-            ),
-            Node(identify, drawn, f"{name}.data_identity", name="identify", tags=tags, namespace=name),
-        ]
-    )
+    described = {"manifest": manifest, "images": f"{name}.images", **{b: f"params:{name}.{b}" for b in blocks}}
+    judged = [candidate, f"raw_{source}", f"params:{name}.expect", *([f"{name}.crops"] if crops else [])]
+    drawn = f"{name}.drawn" if whole or crops else candidate
+    nodes = [
+        Node(draw, [index, f"params:{name}.split"], drawn, name="draw", tags=TAGS, namespace=name),
+        *(_whole_pictures(name, place, pictures, crops) if whole or crops else []),
+        Node(
+            validate,
+            judged,
+            [validation, f"{name}.validation_page"],
+            name="validate",
+            tags=TAGS,
+            namespace=name,
+        ),
+        Node(admit, [candidate, validation], manifest, name="admit", tags=TAGS, namespace=name),
+        Node(
+            pack_exactly if whole else pack,
+            [manifest, *place],
+            f"{name}.images",
+            name="pack",
+            tags=TAGS,
+            namespace=name,
+        ),
+        Node(identify, described, f"{name}.data_identity", name="identify", tags=TAGS, namespace=name),
+    ]
+    return Pipeline(nodes)
+
+
+def _whole_pictures(name: str, place: list[str], pictures: str, crops: bool) -> list[Node]:
+    """Return the nodes that find, measure and pack the whole pictures of the training images."""
+    candidate, originals = f"{name}.candidate", f"{name}.originals"
+    found = [f"{name}.drawn", *place]
+    settings = [f"params:{name}.{key}" for key in ("source", "schedule.augment.resized_crop", "model.image")]
+    boxes = [candidate, originals, *settings]
+    # with the manifest, though it is not read: nothing large is packed of a split that was not admitted
+    stored = [f"{name}.manifest", originals, *place], [f"{name}.pictures", f"{name}.picture_sizes"]
+    measure = Node(measure_crops, boxes, f"{name}.crops", name="crops", tags=TAGS, namespace=name)
+    store = Node(pack_pictures, *stored, name="pack_pictures", tags=TAGS, namespace=name)
+    return [
+        Node(trace, found, [candidate, originals], name="trace", tags=TAGS, namespace=name),
+        *([measure] if crops else []),
+        *([store] if pictures == "packed" else []),
+    ]

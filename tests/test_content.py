@@ -73,3 +73,12 @@ def test_a_cache_that_cannot_be_written_is_a_warning(folder, caplog):
     (folder / "raw").write_text("a file in the place of the folder")
     assert len(content_digests(folder / "images", NAMES, folder / "raw")) == 200
     assert "every file will be read again" in caplog.text
+
+
+def test_files_that_another_caller_asked_for_are_not_read_again(folder, read):
+    first = content_digests(folder / "images", NAMES, folder / "raw")
+    (folder / "images/7").write_bytes(b"other")
+    content_digests(folder / "images", ["3", "7"], folder / "raw")
+    read.clear()
+    second = content_digests(folder / "images", NAMES, folder / "raw")
+    assert read == [] and [a == b for a, b in zip(first, second, strict=True)].count(False) == 1

@@ -70,6 +70,10 @@ def test_everything_that_passes_between_stages_is_a_file(registered, catalog, na
             assert hasattr(catalog.get(dataset), "path"), f"{dataset} is in memory only"
 
 
+# the nodes of a benchmark whose training reads whole pictures from their files
+WHOLE = {"fetch", "note_contents", "trace", "measure_crops", "pack_exactly", "identify", "open_files"}
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_no_two_kinds_of_node_read_one_block_but_for_those_that_must_agree(registered, name):
     readers: dict[str, set[str]] = {}
@@ -81,6 +85,9 @@ def test_no_two_kinds_of_node_read_one_block_but_for_those_that_must_agree(regis
         {"whole", "state"},
         {"fetch", "pack", "identify"},
         {"fetch", "cluster", "pack", "identify"},
+        {"fetch", "trace", "measure_crops", "pack", "identify"},
+        WHOLE,
+        WHOLE | {"cluster"},
         {"cluster", "identify"},
         {"draw", "identify"},
         {"validate", "identify"},

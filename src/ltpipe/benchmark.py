@@ -111,6 +111,7 @@ class Benchmark(Spec):
             raise ValueError(f"model.image {self.model.image} is larger than source.size {self.source.size}")
         self._check_splits()
         self._check_clusters()
+        self._check_crops()
         return self
 
     def seeds_of(self, run: str) -> list[str]:
@@ -121,6 +122,8 @@ class Benchmark(Spec):
         """Return what decides which nodes and datasets the benchmark's graph has, and which stages its dvc.yaml."""
         return {
             "source.name": self.source.name,
+            "source.pictures": self.source.pictures,
+            "expect.crops": self.expect.crops is not None,
             "cluster": self.cluster is not None,
             "cluster.start_from": self.cluster.start_from if self.cluster else None,
             "seeds_together": self.seeds_together,
@@ -136,6 +139,30 @@ class Benchmark(Spec):
             if self.cluster is not None and wanted not in (None, getattr(self.cluster, mine)):
                 raise ValueError(
                     f"cluster.{mine} is {getattr(self.cluster, mine)}, but split.options.{theirs} is {wanted}"
+                )
+
+    def _check_crops(self) -> None:
+        """Boxes are taken from what the source has, and are as sharp as in the paper where a number is compared."""
+        boxes = self.schedule.augment.resized_crop
+        for key in ("source.pictures", "expect.crops"):
+            if boxes is None and (self.source.pictures != "squares" if key == "source.pictures" else self.expect.crops):
+                raise ValueError(f"{key} is about random boxes, but schedule.augment.resized_crop is null")
+        for name, row in self.runs.items():
+            augment = self.schedule.with_changes(row.train.schedule).augment
+            if augment.colour_jitter and self.source.pictures == "squares":
+                raise ValueError(
+                    f"runs.{name}: schedule.augment.colour_jitter needs whole pictures: state source.pictures, packed "
+                    "or files"
+                )
+            if self.expect.crops and augment.resized_crop != boxes:
+                raise ValueError(
+                    f"runs.{name}.train.schedule changes augment.resized_crop, but expect.crops measures the boxes of "
+                    f"the benchmark, {boxes}"
+                )
+            if row.reported.value is not None and augment.resized_crop and not self.expect.crops:
+                raise ValueError(
+                    f"runs.{name} has a reported value, and random boxes: state how many of them may be enlarged, "
+                    "expect.crops: {upsampled: whole} for no more than the authors' (or a share)"
                 )
 
     def _check_reasons(self) -> None:

@@ -2,10 +2,12 @@
 
     ltpipe train FOLDER --benchmark conf/base/parameters/digits_glt.yml --run ce --out results
 
-FOLDER holds manifest.parquet and images.npy as the stage split writes them. For each run and seed, OUT gets
-<run>/<seed>/checkpoint.safetensors, log.csv, predictions.csv (val and test rows, by torch) and speed.json. A run that
-starts from another one takes that run's checkpoint from OUT. If the command is killed and started again, the current
-cell resumes, and a cell whose checkpoint has the same code, data and parameters is skipped.
+FOLDER holds manifest.parquet and images.npy as the stage split writes them, and originals.parquet, pictures.npy and
+picture_sizes.npy if it wrote them. If the benchmark takes random boxes from files, --pictures names their folder.
+For each run and seed, OUT gets <run>/<seed>/checkpoint.safetensors, log.csv, predictions.csv (val and test rows, by
+torch) and speed.json. A run that starts from another one takes that run's checkpoint from OUT. If the command is killed
+and started again, the current cell resumes, and a cell whose checkpoint has the same code, data and parameters is
+skipped.
 
 --record FOLDER also keeps the numbers of each cell, with all that made them, as FOLDER/<benchmark>/<run>/<seed>.json.
 Those below benchmarks/results/trained are the rows of docs/results.md.
@@ -16,7 +18,7 @@ import logging
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -29,6 +31,7 @@ import yaml
 from ltpipe.benchmark import Benchmark
 from ltpipe.config.parameters import load_blocks
 from ltpipe.config.spec import Refused, parse
+from ltpipe.data.source import Source
 from ltpipe.evaluation.record import Record, protocol_metrics, require_test_images
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHECKPOINT = "checkpoint.safetensors"
+# files of whole pictures, as the stage split names them
+PACKED = ("pictures", "picture_sizes")
 # Blocks of the stages before and after training, which this command does not run.
 NO_EFFECT = ("source", "cluster", "split", "parity", "gate", "claims", "reported")
 
@@ -107,7 +112,8 @@ def _meant(key: str, known: list[str]) -> str | None:
 class Workplace:
     """Where cells are trained: the prepared data, the folder of results, the device.
 
-    changes: what --set changed. records: folder of the records, if they are kept.
+    pictures: opens whole pictures, if random boxes are of them. changes: what --set changed. records: folder of the
+    records, if they are kept.
     """
 
     name: str
@@ -116,6 +122,7 @@ class Workplace:
     images: "np.ndarray"
     out: Path
     device: str
+    pictures: Callable[[int], Any] | None = None
     changes: tuple[str, ...] = ()
     records: Path | None = None
 
@@ -139,7 +146,7 @@ class Workplace:
         if _is_current(folder / CHECKPOINT, facts):
             self._record(run, seed, facts)
             return f"{cell}: kept, {folder / CHECKPOINT} is of this code, data and parameters"
-        inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start)
+        inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start, self.pictures)
         checkpoint, log = train(*inputs, cell=cell, device=self.device)
         table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)
         self._write(folder, checkpoint, log, table)
@@ -207,7 +214,32 @@ class Workplace:
             "--out",
             "results",
         ]
+        if self.spec.source.pictures == "files":
+            words += ["--pictures", f"data/01_raw/{self.spec.source.name}"]
         return shlex.join([*words, *(word for change in self.changes for word in ("--set", change))])
+
+
+def open_pictures(folder: Path, source: Source, raw: Path | None) -> Callable[[int], Any] | None:
+    """Return what opens the whole pictures of a prepared folder, if the source takes random boxes from them.
+
+    raw: the source's folder, of which `files` are. Raises Refused if it is not named.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from ltpipe.data.originals import open_files, open_packed
+
+    if source.pictures == "squares":
+        return None
+    originals = pd.read_parquet(folder / "originals.parquet")
+    if source.pictures == "packed":
+        return open_packed(originals, *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in PACKED))
+    if raw is None:
+        raise Refused(
+            f"the benchmark takes random boxes from the files of {source.name}: name their folder, data/01_raw/"
+            f"{source.name} where the data were prepared, by --pictures"
+        )
+    return open_files(originals, source, raw)
 
 
 def predict_by_torch(
@@ -254,6 +286,9 @@ def _processor() -> str:
 @click.option("--seed", "seeds", multiple=True, help="A seed's name, e.g. s0; default: all.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--device", default="auto", help="auto (CUDA if there is a device), cpu, cuda, cuda:1, ...")
+@click.option(
+    "--pictures", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The source's folder of files."
+)
 @click.option("--set", "changes", multiple=True, help="A changed parameter of training, e.g. schedule.precision=bf16.")
 @click.option(
     "--record",
@@ -268,6 +303,7 @@ def command(
     seeds: tuple[str, ...],
     out: Path,
     device: str,
+    pictures: Path | None,
     changes: tuple[str, ...],
     records: Path | None,
 ) -> None:
@@ -285,7 +321,8 @@ def command(
     if records is not None:
         require_test_images(manifest, spec.evaluate)
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    place = Workplace(benchmark.stem, spec, manifest, images, out, device, changes, records)
+    opener = open_pictures(folder, spec.source, pictures)
+    place = Workplace(benchmark.stem, spec, manifest, images, out, device, opener, changes, records)
     for run, seed in list(place.cells(runs, seeds)):
         sys.stdout.write(f"{place.train_cell(run, seed)}\n")
 

@@ -1,6 +1,7 @@
-"""Decode image files to arrays of one size: resize the shorter side to `size`, then keep the centre square.
+"""Decode image files: whole (`open_picture`), or as arrays of one size: the shorter side at `size`, the centre square.
 
-Resizing is bilinear and antialiased. What a file may hold, and what becomes of it:
+Resizing is bilinear and antialiased, and the square is that of torchvision's Resize and CenterCrop. What a file may
+hold, and what becomes of it:
 
     greyscale, CMYK, palette     converted to RGB
     transparency                 laid over white
@@ -12,7 +13,8 @@ Resizing is bilinear and antialiased. What a file may hold, and what becomes of 
 
 A link to a file stands for that file.
 
-The decoder of a JPEG that is more than twice too large shrinks it first (by 2, 4 or 8, never below twice `size`).
+In `decode`, the decoder of a JPEG that is more than twice too large shrinks it first (by 2, 4 or 8, never below twice
+`size`). That is faster, and the pixels are nearly those of the whole picture.
 The pixels depend on the versions of Pillow and of its JPEG library, not on the number of threads.
 """
 
@@ -20,7 +22,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -36,6 +38,8 @@ SHOWN = 10
 ADVICE = "replace each by an intact copy (for an official dataset: unpack its archive again)"
 # EXIF's tag for how the camera was held
 ORIENTATION = 0x0112
+# from this orientation on, width and height change places
+SIDEWAYS = 5
 
 # bytes that end a complete file; JPEG's cannot occur in coded pixels, where 0 follows every 255
 END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
@@ -43,6 +47,54 @@ END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 TAIL = 4096
 
 Crop = Callable[["Image", int], "Image"]
+
+
+class Picture(NamedTuple):
+    """A whole picture: a file, and what cuts the picture out of the file's upright image, if it is a part of it."""
+
+    path: Path
+    cut: Callable[["Image"], "Image"] | None = None
+
+
+def open_picture(picture: Picture) -> "Image":
+    """Return a picture, upright, in RGB, in all its pixels. Raises Refused if its file cannot be decoded."""
+    try:
+        return _open(picture)
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their parsers do
+        raise Refused(_describe_failures({picture.path: _explain(picture.path, error)}, 1)) from None
+
+
+def _open(picture: Picture) -> "Image":
+    image = _load(picture.path, None)
+    return image if picture.cut is None else picture.cut(image)
+
+
+def open_each(pictures: Sequence[Picture], receive: Callable[[int, "Image"], None], title: str) -> None:
+    """Call receive(i, picture i) for each picture, in threads. Raises Refused as `decode`."""
+    _try_all(lambda i: receive(i, _open(pictures[i])), [picture.path for picture in pictures], title)
+
+
+def picture_sizes(pictures: Sequence[Picture]) -> np.ndarray:
+    """Return width and height of each picture, N x 2, int64, from the files' headers. Raises Refused as `decode`."""
+    sizes = np.zeros((len(pictures), 2), np.int64)
+
+    def measure(i: int) -> None:
+        sizes[i] = _measure(pictures[i])
+
+    _try_all(measure, [picture.path for picture in pictures], "measure")
+    return sizes
+
+
+def _measure(picture: Picture) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(picture.path) as file:
+        _check_pixel_count(file)
+        width, height = file.size if _orientation(file) < SIDEWAYS else file.size[::-1]
+    if picture.cut is None:
+        return width, height
+    size: tuple[int, int] = picture.cut(Image.new("1", (width, height))).size
+    return size
 
 
 def decode(paths: Sequence[Path], size: int, crop: Crop | None = None) -> np.ndarray:
@@ -54,16 +106,27 @@ def decode(paths: Sequence[Path], size: int, crop: Crop | None = None) -> np.nda
     """
     images = np.empty((len(paths), size, size, 3), np.uint8)
 
-    def fill(i: int) -> str:
+    def fill(i: int) -> None:
+        # not with a crop, whose box is in pixels of the full image
+        image = _load(paths[i], size if crop is None else None)
+        images[i] = np.asarray(crop_square(image if crop is None else crop(image, i), size))
+
+    _try_all(fill, paths, "decode")
+    return images
+
+
+def _try_all(work: Callable[[int], None], paths: Sequence[Path], title: str) -> None:
+    """Call work(i) for each file i, in threads. Raises Refused with the reasons of all files for which it failed."""
+
+    def attempt(i: int) -> str:
         try:
-            images[i] = _decode_file(paths[i], size, None if crop is None else lambda image: crop(image, i))
+            work(i)
         except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their parsers do
             return _explain(paths[i], error)
         return ""
 
-    if reasons := _collect_reasons(fill, paths, "decode"):
+    if reasons := _collect_reasons(attempt, paths, title):
         raise Refused(_describe_failures(reasons, len(paths)))
-    return images
 
 
 def find_broken(paths: Sequence[Path]) -> dict[Path, str]:
@@ -111,18 +174,16 @@ def _run_parallel(work: Callable[[int], None], count: int, title: str) -> None:
             bar.update(done)
 
 
-def _decode_file(path: Path, size: int, crop: "Callable[[Image], Image] | None") -> np.ndarray:
-    """Return one image, uint8, size x size x 3."""
+def _load(path: Path, size: int | None) -> "Image":
+    """Return a file's image, upright, in RGB; shrunk by its decoder if it is far larger than `size`."""
     from PIL import Image
 
     with Image.open(path) as file:
         _check_pixel_count(file)
-        # not with a crop, whose box is in pixels of the full image
-        if crop is None:
+        if size is not None:
             file.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]
         file.load()  # before EXIF is read: for PNG, reading it decodes the file and would hide an error
-        image = to_rgb(_turn_upright(file))
-        return np.asarray(crop_square(image if crop is None else crop(image), size))
+        return to_rgb(_turn_upright(file))
 
 
 def _check_file(path: Path) -> str:
@@ -177,11 +238,15 @@ def _turn_upright(image: "Image") -> "Image":
     """Return the image turned as its EXIF orientation says."""
     from PIL import ImageOps
 
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
+def _orientation(image: "Image") -> int:
+    """Return the EXIF orientation, 1 to 8."""
     try:
-        turned = image.getexif().get(ORIENTATION, 1) != 1
+        return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - a broken EXIF block is no reason to refuse the image
-        turned = False
-    return ImageOps.exif_transpose(image) if turned else image
+        return 1
 
 
 def to_rgb(image: "Image") -> "Image":
@@ -213,10 +278,16 @@ def _convert_16_bits(image: "Image") -> "Image":
 
 
 def crop_square(image: "Image", size: int) -> "Image":
-    """Return the centre square of an RGB image, resized to size x size."""
+    """Return the centre square of an RGB image, size x size, as torchvision's Resize(size) and CenterCrop(size) do."""
     from PIL import Image
 
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return image.crop(box) if side == size else image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    short = min(image.size)
+    resized = [size if side == short else int(size * side / short) for side in image.size]
+    corner = [round((side - size) / 2) for side in resized]
+    if short == size:
+        return image.crop((corner[0], corner[1], corner[0] + size, corner[1] + size))
+    # Only the pixels of the square are computed: of a very long picture the rest would not fit into memory.
+    steps = [old / new for old, new in zip(image.size, resized, strict=True)]
+    ends = [(place + shift) * step for shift in (0, size) for place, step in zip(corner, steps, strict=True)]
+    box = (ends[0], ends[1], min(ends[2], image.width), min(ends[3], image.height))
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)

@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ltpipe.config.spec import MenuItem
 from ltpipe.data import arrays
@@ -15,12 +15,32 @@ log = logging.getLogger("ltpipe.data")
 
 
 class Source(MenuItem):
-    """Which images, and the size at which they are packed."""
+    """Which images, the size at which they are packed, and what training takes its random boxes from."""
 
     menu: ClassVar[str] = "ltpipe.data.sources"
 
     name: str = Field(description="a module of ltpipe.data.sources")
-    size: int = Field(gt=0, description="height and width to which images are resized when they are packed")
+    size: int = Field(
+        gt=0,
+        description="height and width of the packed squares: the shorter side is resized to it, and the centre is kept",
+    )
+    pictures: Literal["squares", "packed", "files"] = Field(
+        "squares",
+        description="what random boxes are taken from: squares, those that are packed; packed, whole pictures, packed "
+        "at `shorter_side`; files, the original files, as the usual data loader does",
+    )
+    shorter_side: int | None = Field(
+        None, gt=0, description="with pictures: packed, their shorter side in pixels; smaller pictures stay as they are"
+    )
+
+    @model_validator(mode="after")
+    def _shorter_side_is_packed(self) -> "Source":
+        if (self.pictures == "packed") != (self.shorter_side is not None):
+            raise ValueError(
+                f"pictures: packed needs shorter_side, and nothing else takes it: pictures is {self.pictures}, "
+                f"shorter_side is {self.shorter_side}"
+            )
+        return self
 
     def reads_outside(self) -> bool:
         """Tell whether the images may lie in a folder of the user, which can change at any time."""

@@ -10,6 +10,8 @@ from ltpipe.config.spec import Spec
 # A time in the schedule: an epoch (an integer, from 0) or a fraction of all epochs (a float in 0..1).
 When = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Strength = Annotated[float, Field(ge=0)]
+Hue = Annotated[float, Field(ge=0, le=0.5)]
 
 
 def at(when: int | float, epochs: int) -> int:
@@ -45,6 +47,9 @@ class Augment(Spec):
         None, description="smallest and largest share of the area of a random box, then resized (Szegedy et al., 2015)"
     )
     flip: bool = Field(False, description="horizontal flip with probability 1/2")
+    colour_jitter: tuple[Strength, Strength, Strength] | tuple[Strength, Strength, Strength, Hue] | None = Field(
+        None, description="torchvision's ColorJitter: brightness, contrast, saturation and optionally hue"
+    )
     rotate: float = Field(
         0.0,
         ge=0,
@@ -61,7 +66,13 @@ class Augment(Spec):
             raise ValueError(f"crop: {self.crop} and resized_crop exclude each other")
         if self.resized_crop and self.resized_crop[0] > self.resized_crop[1]:
             raise ValueError(f"resized_crop: smallest share before largest, not {list(self.resized_crop)}")
+        if self.colour_jitter and not self.resized_crop:
+            raise ValueError("colour_jitter changes random boxes of whole pictures: it needs resized_crop")
         return self
+
+    def after_crop(self) -> "Augment":
+        """Return what is left to do with images that are cropped, flipped and jittered already."""
+        return self.model_copy(update={"resized_crop": None, "flip": False, "colour_jitter": None})
 
 
 @dataclass(frozen=True)

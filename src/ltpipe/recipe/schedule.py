@@ -56,6 +56,12 @@ class Schedule(Spec):
         description="GB of pixels that may be held on the device: the training split if it fits, and the validation "
         "split if both fit; what is not held is read batch by batch",
     )
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="processes that crop whole pictures (source.pictures: packed or files); default: one for each "
+        "core; 0: none beside the training. They hand batches over in shared memory (docker run --shm-size)",
+    )
     threads: int | None = Field(
         None,
         gt=0,

@@ -78,7 +78,8 @@ def fingerprint(manifest: Table) -> str:
     """Return the first 16 hex digits of a SHA-256 over all columns, in order of id; the order of rows does not matter.
 
     Of `file` only the part after the last slash counts: in which folders the images lie differs between machines
-    (ILSVRC val lies in class folders or in one). It does not see the content of the images; `data_version` does.
+    (ILSVRC val lies in class folders or in one). It does not see the content of the images; `data_version` does. If
+    training reads whole pictures, attrs["originals"] is a digest of their files, and counts too.
     """
     ordered = manifest.sort_values("id")
     digest = hashlib.sha256()
@@ -88,6 +89,7 @@ def fingerprint(manifest: Table) -> str:
             values = [value.rpartition("/")[2] for value in values]
         # the zero byte separates columns: without it, values could move from one column to the next unnoticed
         digest.update("\n".join(values).encode() + b"\0")
+    digest.update(manifest.attrs.get("originals", "").encode())
     return digest.hexdigest()[:16]
 
 

@@ -33,8 +33,24 @@ def cpu_threads(count: int | None) -> Iterator[None]:
 
 def generator(device: torch.device, *key: object) -> torch.Generator:
     """Return a generator that is a function of `key` alone (seed, epoch, step, purpose), so it is never saved."""
+    return torch.Generator(device).manual_seed(number(*key))
+
+
+def number(*key: object) -> int:
+    """Return the seed, 0 to 2^63 - 1, that stands for `key`."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+    return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def seeded(*key: object) -> Iterator[None]:
+    """Seed torch's global CPU generator by `key` for a while, for code that takes no generator, and restore it."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(number(*key))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:

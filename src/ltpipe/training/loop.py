@@ -31,6 +31,7 @@ from ltpipe.storage.manifest import GROUPS
 from ltpipe.training import checkpoint, determinism, micro_batches, optimiser, samplers
 from ltpipe.training.augment.batch import augment_batch
 from ltpipe.training.images import SplitImages
+from ltpipe.training.pictures import Pictures
 
 log = logging.getLogger("ltpipe.training")
 CHUNK = 512  # images of one forward pass without gradients
@@ -41,7 +42,8 @@ class Task:
     """Everything that a training run needs.
 
     name: for messages. fingerprint: identifies code, data and parameters; a resume point of another one is not used.
-    resume: path of the resume point. start: weights of the finished run that this run starts from, if any.
+    resume: path of the resume point. start: weights of the finished run that this run starts from, if any. pictures:
+    where random boxes are taken from, if not from the packed squares of `train`.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Task:
     fingerprint: str
     resume: Path
     start: dict[str, torch.Tensor] | None = None
+    pictures: Pictures | None = None
 
     @property
     def device(self) -> torch.device:
@@ -166,7 +169,7 @@ def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD 
     totals = {name: torch.tensor(value, device=task.device, dtype=torch.float64) for name, value in state.sums.items()}
     title = f"{task.name} epoch {state.method.clock.epoch + 1}"
     bar = tqdm(total=len(steps), initial=first_step, desc=title, leave=False, disable=None)
-    for step, rows, pixels in task.train.prefetch(steps, first_step):
+    for step, rows, pixels in _prefetch(task, state, steps, first_step):
         seen += sum(map(len, rows))
         _add_sums(totals, _train_step(task, state, optimizer, rows, pixels, step))
         bar.update(1)
@@ -195,6 +198,24 @@ def _draw_orders(task: Task, state: State, streams: tuple[Stream, ...], purpose:
         samplers.draw_order(stream, labels, determinism.generator(cpu, *key)).to(task.device)
         for stream, key in zip(streams, keys, strict=True)
     ]
+
+
+def _takes_boxes(task: Task, state: State) -> bool:
+    """Tell whether this phase takes random boxes from whole pictures."""
+    return task.pictures is not None and state.augment.resized_crop is not None
+
+
+def _prefetch(
+    task: Task, state: State, steps: list[list[torch.Tensor]], start: int, *purpose: str
+) -> Iterator[tuple[int, list[torch.Tensor], list[torch.Tensor]]]:
+    """Yield number, rows and pixels of each step from `start` on: of packed squares, or cropped from whole pictures.
+
+    purpose: what the boxes are drawn for, if not for the steps of the epoch.
+    """
+    if task.pictures is None or not _takes_boxes(task, state):
+        return task.train.prefetch(steps, start)
+    key = (task.seed, state.phase, state.epoch, *purpose)
+    return task.pictures.prefetch(steps, start, state.augment, key, task.device)
 
 
 def _train_step(
@@ -243,7 +264,8 @@ def _make_batch(
     task: Task, state: State, rows: torch.Tensor, pixels: torch.Tensor, generator: torch.Generator
 ) -> Batch:
     """Return the augmented and normalised images of a stream with their labels."""
-    images = augment_batch(pixels, state.augment, generator, task.model.image)
+    augment = state.augment.after_crop() if _takes_boxes(task, state) else state.augment
+    images = augment_batch(pixels, augment, generator, task.model.image)
     return Batch(task.normalise(images), task.train.labels[rows], rows)
 
 
@@ -282,7 +304,7 @@ def _drawn_anew(task: Task, state: State) -> Iterator[Batch]:
     """
     orders = _draw_orders(task, state, state.method.streams(), "embedded order")
     chunks = [[rows] for order in orders for rows in order.split(CHUNK)]
-    for number, (rows,), (pixels,) in task.train.prefetch(chunks, 0):
+    for number, (rows,), (pixels,) in _prefetch(task, state, chunks, 0, "embedded"):
         generator = determinism.generator(task.device, task.seed, state.phase, state.epoch, number, "embedded augment")
         yield _make_batch(task, state, rows, pixels, generator)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ltpipe.storage.manifest import GROUPS, class_names, data_version
 from ltpipe.storage.table import Table
 
 
-def train(
+def train(  # noqa: PLR0913 - the inputs of a stage
     manifest: Table,
     images: np.ndarray,
     scratch: Path,
@@ -26,6 +27,7 @@ def train(
     model: Model,
     seed: int,
     start: bytes | None = None,
+    pictures: Callable[[int], Any] | None = None,
     *,
     cell: str,
     device: str = "auto",
@@ -35,7 +37,8 @@ def train(
     log.attrs["seconds"]: wall time of the training, over all processes that took part.
 
     images: uint8, N x H x W x 3. scratch: folder of the resume point, which is deleted when training has finished.
-    start: checkpoint of the run that `run.start_from` names, of the same seed and data.
+    start: checkpoint of the run that `run.start_from` names, of the same seed and data. pictures: opens the whole
+    picture of a row of `images`; None: random boxes are taken from `images`.
     cell: "<benchmark>.<run>.<seed's name>".
     Raises Refused if the split is unknown or empty, if the images are smaller than the network's, if the method needs
     a training image of every class and a class has none, if `start` is another cell's, or if the loss is not finite.
@@ -49,13 +52,16 @@ def train(
     schedule = schedule.with_changes(run.schedule)
     if images.shape[1] < model.image:
         raise Refused(f"{cell}: packed images are of size {images.shape[1]}, smaller than model.image {model.image}")
+    if schedule.augment.colour_jitter and pictures is None:
+        raise Refused(f"{cell}: schedule.augment.colour_jitter needs whole pictures (source.pictures: packed or files)")
     target = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
     if start is not None:
         _require_start(weights.unpack_facts(start), facts, run)
-    split = _load_split(manifest, images, run.split, target, schedule.resident)
-    # The validation split is on the device only beside the training split: training reads far more pixels.
-    room = schedule.resident - len(split.rows) * images[:1].nbytes / 1e9
+    # Beside whole pictures, the training split's squares are read between epochs only. Otherwise the validation split
+    # is on the device only beside the training split: training reads far more pixels.
+    split = _load_split(manifest, images, run.split, target, schedule.resident if pictures is None else 0)
+    room = schedule.resident - (len(split.rows) * images[:1].nbytes / 1e9 if pictures is None else 0)
     task = loop.Task(
         name=cell,
         run=run,
@@ -68,6 +74,7 @@ def train(
         fingerprint=hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode()).hexdigest(),
         resume=scratch / "resume.pt",
         start=weights.unpack_weights(start)[0] if start is not None else None,
+        pictures=_take_pictures(manifest, run.split, pictures, model.image, schedule.workers),
     )
     final, history, method_facts, seconds = loop.fit(task)
     log = pd.DataFrame(history or [{"epoch": 0}])  # a method may train nothing
@@ -104,6 +111,16 @@ def provenance(
         "parameters": recipe(run, schedule, model),
         "started_from": digest_bytes(start) if start is not None else None,
     }
+
+
+def _take_pictures(
+    manifest: Table, split: str, opener: Callable[[int], Any] | None, size: int, workers: int | None
+) -> Any:
+    """Return the whole pictures of a split, in the manifest's order, if there is what opens them."""
+    from ltpipe.training.pictures import Pictures
+
+    rows = manifest.loc[manifest["split"] == split, "row"].to_numpy()
+    return None if opener is None else Pictures(opener, rows, size, workers)
 
 
 def _load_split(manifest: Table, images: np.ndarray, split: str, device: Any, resident: float) -> Any:

@@ -38,10 +38,9 @@ def content_digests(folder: Path, paths: Sequence[str], raw: Path) -> list[str]:
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(look, paths, chunksize=CHUNK):
             pass
-    if now != before:
-        changed = sum(before.get(path) != entry for path, entry in now.items())
+    if changed := sum(before.get(path) != entry for path, entry in now.items()):
         log.info("%s: read the content of %d of %d files", folder, changed, len(now))
-        _save(cache, now)
+        _save(cache, before | now)  # another caller may ask for other files
     return [now[path][4] for path in paths]
 
 

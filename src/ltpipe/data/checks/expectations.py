@@ -4,7 +4,7 @@ Only validate.py imports this module, and only while it validates, because great
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from great_expectations.core.metric_domain_types import MetricDomainTypes
 from great_expectations.expectations.expectation import BatchExpectation
@@ -112,3 +112,12 @@ class ExpectOneNamePerLabel(_Rule):
     """Label and class name are one to one."""
 
     rule = staticmethod(rules.one_name)
+
+
+class ExpectCropsToBeSharp(_Rule):
+    """No training split has more enlarged random boxes than stated, or than whole pictures give."""
+
+    crops: dict[str, dict[str, float]]
+    upsampled: float | Literal["whole"]
+    rule = staticmethod(rules.sharp_crops)
+    parameters = ("crops", "upsampled")

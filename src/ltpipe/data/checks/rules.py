@@ -6,6 +6,7 @@ The other parameters must be JSON-able, because great-expectations stores them w
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -150,3 +151,21 @@ def one_name(manifest: Table) -> list[str]:
     pairs = manifest[["label", "class_name"]].drop_duplicates()
     wrong = pairs[pairs["label"].duplicated(keep=False) | pairs["class_name"].duplicated(keep=False)]
     return [f"label {y} is called {name}" for y, name in zip(wrong["label"], wrong["class_name"], strict=True)]
+
+
+def sharp_crops(
+    manifest: Table, crops: Mapping[str, Mapping[str, float]], upsampled: float | Literal["whole"]
+) -> list[str]:
+    """Check that no training split has more enlarged boxes than `upsampled`, a share, or than whole pictures give.
+
+    crops: what ltpipe.data.crops measured of each training split.
+    """
+    lines = [f"{split}: not measured" for split in sorted(set(manifest["split"])) if role_of(str(split)) == "train"]
+    if not crops:
+        return lines
+    return [
+        f"{split}: {100 * facts['upsampled']:.1f} % of random boxes are enlarged (median {facts['median']:.2f} source "
+        f"pixels per output pixel), not at most {100 * limit:.1f} %: take them from larger pictures (source.pictures)"
+        for split, facts in crops.items()
+        if facts["upsampled"] > (limit := facts["upsampled_whole"] if upsampled == "whole" else upsampled)
+    ]

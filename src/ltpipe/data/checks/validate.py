@@ -7,7 +7,7 @@ times; a report that changes from run to run would make DVC retrain every model 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -25,6 +25,15 @@ class GroupRule(Groups):
     """The rule that sorts classes into many, medium and few, and the splits whose class sizes it uses."""
 
     split: str | list[str] = Field(description="split whose class sizes decide; of several splits, the sum of sizes")
+
+
+class Crops(Spec):
+    """How many of the training's random boxes may be enlarged to the network's size, hence blurred."""
+
+    upsampled: Annotated[float, Field(ge=0, le=1)] | Literal["whole"] = Field(
+        description="largest share of boxes that are enlarged; whole: as many as when boxes are taken from the whole "
+        "original pictures, as the authors take them"
+    )
 
 
 class Summary(Spec):
@@ -77,6 +86,9 @@ class Expect(Spec):
         description="number of attribute ranks, for every_rank; default: as in attribute_counts, first split",
     )
     groups: GroupRule = Field(description="rule that gives each class its group")
+    crops: Crops | None = Field(
+        None, description="how sharp random boxes must be; with it, their sharpness is measured"
+    )
 
     @field_validator("class_counts")
     @classmethod
@@ -106,10 +118,12 @@ class Expect(Spec):
         return {s: c.stated_values() if isinstance(c, Summary) else c for s, c in self.class_counts.items()}
 
 
-def build_suite(expect: Expect, images: int, raw: Path) -> list[Any]:
+def build_suite(
+    expect: Expect, images: int, raw: Path, crops: Mapping[str, Mapping[str, float]] | None = None
+) -> list[Any]:
     """Return the expectations as great-expectations objects.
 
-    images: number of different images in the manifest; raw: folder of the source's files.
+    images: number of different images in the manifest; raw: folder of the source's files; crops: see `validate`.
     """
     import great_expectations.expectations as gxe
 
@@ -138,6 +152,8 @@ def build_suite(expect: Expect, images: int, raw: Path) -> list[Any]:
         suite.append(expectations.ExpectAttributeCountsToEqual(counts=expect.attribute_counts))
     if ranks:
         suite.append(expectations.ExpectEveryRankInEveryClass(splits=expect.every_rank, ranks=ranks))
+    if expect.crops is not None:
+        suite.append(expectations.ExpectCropsToBeSharp(crops=crops or {}, upsampled=expect.crops.upsampled))
     return suite
 
 
@@ -149,10 +165,13 @@ def with_categories(candidate: Table) -> Table:
     return candidate.astype({column: "category" for column in CATEGORIES if column in candidate})
 
 
-def validate(candidate: Table, raw: Path, expect: Expect) -> tuple[dict[str, Any], str]:
+def validate(
+    candidate: Table, raw: Path, expect: Expect, crops: Mapping[str, Mapping[str, float]] | None = None
+) -> tuple[dict[str, Any], str]:
     """Return a report and an HTML page (Data Docs) of the candidate's validation.
 
     The report is JSON-able, and has the same content for the same manifest. raw: folder of the source's files.
+    crops: what ltpipe.data.crops measured, if it did.
     """
     import great_expectations as gx
 
@@ -162,7 +181,7 @@ def validate(candidate: Table, raw: Path, expect: Expect) -> tuple[dict[str, Any
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     asset = context.data_sources.add_pandas("manifest").add_dataframe_asset("manifest")
     images = candidate["image"].nunique(dropna=False) if "image" in candidate else len(candidate)
-    expectations = build_suite(expect, images, raw)
+    expectations = build_suite(expect, images, raw, crops)
     suite = context.suites.add(gx.ExpectationSuite(name="manifest", expectations=expectations))
     definition = asset.add_batch_definition_whole_dataframe("manifest")
     # batch.validate would be shorter, but hashes the table once more
@@ -178,7 +197,8 @@ def validate(candidate: Table, raw: Path, expect: Expect) -> tuple[dict[str, Any
     lines = [_report_line(outcome) for outcome in result.results]
     manifest = fingerprint(candidate) if result.success else None  # what is refused may have no columns or values
     facts = {"success": bool(result.success), "manifest": manifest, "rows": len(candidate)}
-    return facts | {"expectations": lines}, _render_page(result)
+    measured = {"crops": crops} if crops else {}
+    return facts | measured | {"expectations": lines}, _render_page(result)
 
 
 def _report_line(outcome: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ An object may have any number of 204 attributes, so the index's column `attribut
 import base64
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ from ltpipe.data.acquire import image_lists, joblib_reader
 from ltpipe.data.acquire.download import Remote, fetch_file
 from ltpipe.data.acquire.local_folder import Dataset, link_dataset
 from ltpipe.data.acquire.unpack import unpack
-from ltpipe.data.decode import decode
+from ltpipe.data.decode import Picture, decode
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
 
@@ -201,11 +202,21 @@ def cut_patch(image: "Image", box: Box) -> "Image":
     return patch.crop(wide if pad > 0 else high)  # type: ignore[arg-type]
 
 
+def find_pictures(config: Config, raw: Path, files: Sequence[str]) -> list[Picture]:
+    """Return the patches as pictures: a photograph, and what cuts the patch out of it."""
+    return [Picture(raw / photo, partial(cut_patch, box=tuple(box))) for photo, *box in _find_boxes(raw, files)]
+
+
 def read_images(config: Config, raw: Path, files: Sequence[str], size: int) -> np.ndarray:
     """Return the patches, uint8, N x size x size x 3, cut out of their photographs."""
+    patches = _find_boxes(raw, files)
+    return decode([raw / patch[0] for patch in patches], size, lambda image, i: cut_patch(image, tuple(patches[i][1:])))
+
+
+def _find_boxes(raw: Path, files: Sequence[str]) -> list[list[Any]]:
+    """Return photograph, left, top, width and height of each patch."""
     path = raw / PATCHES
     if not path.exists():
         raise Refused(f"no {path}: fetch the source again")
     rows = json.loads(path.read_bytes())
-    patches = [rows[int(file)] for file in files]  # each [photograph, left, top, width, height]
-    return decode([raw / patch[0] for patch in patches], size, lambda image, i: cut_patch(image, tuple(patches[i][1:])))
+    return [rows[int(file)] for file in files]
