@@ -328,3 +328,39 @@ def test_experts_are_narrow_and_bbns_branches_are_not(name, backbone, width):
         Run(method=name, split="train", options=base), Model(backbone=backbone, image=32, options=options), tiny.PROBLEM
     )
     assert network.backbone.features == width
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("tau_norm", {"tau": 1.0}), ("lws", {"epochs": 1}), ("logit_adjust", {"form": "post_hoc"}), ("dro_lt", {})],
+)
+def test_a_cosine_head_is_never_taken_for_a_linear_head_without_bias(tmp_path, name, options):
+    """Both hold nothing but a matrix C x D; scale and normalisation would be lost without a word."""
+    start = loop.fit(replace(tiny.task(tmp_path, "ldam"), model=WITHOUT_BIAS))[0]
+    task = tiny.task(tmp_path, name, tiny.example(name) | options, start=start)
+    with pytest.raises(Refused, match="does not fit"):
+        loop.fit(replace(task, model=WITHOUT_BIAS))
+
+
+def test_the_branches_of_bbn_start_as_halves_of_one_linear_head(tmp_path):
+    """uniform in +-1 / sqrt(D), where D counts the features of both branches."""
+    network, _ = build_network(Run(method="bbn"), tiny.MODEL, Problem(np.repeat(np.arange(4), 500), 4))
+    for head in network.head.heads:
+        bound = (2 * head.in_features) ** -0.5
+        assert 0.8 * bound < head.weight.abs().max() <= bound
+
+
+def test_centres_that_start_at_random_differ_between_seeds():
+    problem, run = Problem(np.repeat(np.arange(4), 5), 4), Run(method="ifl", options={"centres": "normal"})
+
+    def centres(seed):
+        torch.manual_seed(seed)
+        return build_network(run, tiny.MODEL, problem)[0].own.centres
+
+    assert torch.equal(centres(1), centres(1)) and not torch.equal(centres(1), centres(2))
+
+
+def test_ifl_refuses_a_base_that_trains_a_second_network():
+    problem = Problem(np.repeat(np.arange(4), 5), 4)
+    with pytest.raises(Refused, match="by the network that is served"):
+        build_network(Run(method="ifl", options={"base": "lff"}), tiny.MODEL, problem)

@@ -188,8 +188,6 @@ class Benchmark(Spec):
                     f"{where} differ in {', '.join(differing)}: compare runs of one recipe, or say in `recipes` how "
                     "they differ"
                 )
-            if claim.recipes and not differing:
-                raise ValueError(f"{where} are equal: leave out `recipes`")
 
     def _differing_recipes(self, first: str, second: str) -> list[str]:
         """Return the keys of the recipe in which two runs differ, with the runs that they start from."""

@@ -19,7 +19,7 @@ class Claim(Spec):
     source: str = Field(description="paper and table that the claim is from")
     recipes: str | None = Field(
         None,
-        description="how the recipes of the two runs differ; needed where they do, refused where they are equal",
+        description="how the training of the two runs differs; needed where network, schedule or augmentation do",
     )
 
 

@@ -16,15 +16,17 @@ class Cosine(nn.Module):
     The vectors are normalised first, then multiplied, both in the precision of the features. The weights start at norm
     1, as in the authors' code: a step of SGD turns a vector of norm r by 1 / r^2 as much, and without this scaling r is
     sqrt(D / 3), 26 for 2,048 features.
+    Its parameter is not called `weight`: a linear head without bias would otherwise take it from a checkpoint, without
+    scale and normalisation, and nobody would notice.
     """
 
     def __init__(self, features: int, classes: int, scale: float = 30.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(unit_vectors(torch.empty(classes, features).uniform_(-1, 1)))
+        self.directions = nn.Parameter(unit_vectors(torch.empty(classes, features).uniform_(-1, 1)))
         self.scale = scale
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.scale * F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
+        return self.scale * F.linear(F.normalize(features, dim=-1), F.normalize(self.directions, dim=-1))
 
 
 class PerExpert(nn.Module):

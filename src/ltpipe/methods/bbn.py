@@ -78,7 +78,10 @@ class Method(method.Method):
 
         from ltpipe.layers.heads import PerExpert
 
-        return PerExpert([nn.Linear(features, self.problem.classes, bias=False) for _ in range(2)])
+        heads = [nn.Linear(features, self.problem.classes, bias=False) for _ in range(2)]
+        for head in heads:  # the halves of one linear layer over the features of both branches
+            nn.init.uniform_(head.weight, -((2 * features) ** -0.5), (2 * features) ** -0.5)
+        return PerExpert([*heads])
 
     def streams(self) -> tuple[Stream, ...]:
         import torch

@@ -250,16 +250,23 @@ class Method(method.Around):
     def build(self, features: int) -> "nn.Module":
         """Return the buffers: centres C x (E D), weights of the environments K x N, and with `scores: epoch` scores N.
 
-        Raises Refused if the base has streams of its own, because ifl draws the training images.
+        Raises Refused if the base has streams of its own, because ifl draws the training images, or two whole networks,
+        of which one is not served: scores and centres would be those of both.
         """
         import torch
 
         if type(self.innermost()).streams is not method.Method.streams:
             raise Refused("ifl draws the training images itself: its base must have no streams of its own")
+        if self.needs().private == "all":
+            raise Refused(
+                "ifl scores images by the network that is served: its base must not train another one beside it"
+            )
         own = super().build(features)
         images, width = len(self.problem.labels), features * self.needs().branches
-        # Not the global generator: the weights of the base start as they do without centres.
-        centres = torch.randn(self.problem.classes, width, generator=torch.Generator().manual_seed(0))
+        # Not the global generator: the weights of the base start as they do without centres. But its seed, because
+        # centres that hardly move would otherwise be the same for all seeds of a run.
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        centres = torch.randn(self.problem.classes, width, generator=generator)
         own.register_buffer("centres", centres)
         own.register_buffer("weights", torch.ones(1 + len(SCALES[self.config.streams]), images))
         own.register_buffer("scores", torch.full((images if self.config.scores == "epoch" else 0,), math.nan))

@@ -29,6 +29,8 @@ Suggested values: from the authors' code, if nothing else is said.
   Tang et al., 2022).
 
 Where the authors' code differs:
+* Its reported numbers are with expert assignment (EA), a second stage that learns how many experts answer an image;
+  here all of them answer.
 * Its CIFAR runs keep the epoch with the best accuracy on the test set; here the last epoch counts.
 * `reweight` is an epoch counted from 0, and the first with weights. The authors begin with the 161st of 200 epochs,
   which is the default 0.8. The code of Tang et al., 2022 has the same condition (`epoch > 80`) but counts from 0, so

@@ -14,7 +14,18 @@ from ltpipe.recipe.run import Run
 # The keys that reach a method as a phase, and that it may ignore by having phases of its own.
 PHASE = ("epochs", "lr", "warmup", "decay", "augment")
 # The keys that are a recipe and no part of a method: a comparison of methods wants them equal. So is the augmentation.
-COMPARED = ("epochs", "batch", "lr", "warmup", "decay", "momentum", "nesterov", "weight_decay")
+COMPARED = (
+    "epochs",
+    "batch",
+    "accumulate",
+    "lr",
+    "warmup",
+    "decay",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "precision",
+)
 
 
 class Schedule(Spec):
@@ -106,13 +117,16 @@ class Schedule(Spec):
         return method.phases(self.with_changes(changes).phase())
 
     def compared(self, run: Run, classes: int) -> dict[str, set[str]]:
-        """Return what runs must share if their methods are compared: key -> values as text; {} if it trains nothing."""
+        """Return what runs must share if their methods are compared: key -> values as text; {} if it trains nothing.
+
+        What a method itself adds is not compared: phases of its own, and images that it shows twice.
+        """
         phases = self.phases(run, run.schedule, classes)
         if not phases:
             return {}
         whole = self.with_changes(run.schedule)
         recipe = {key: {repr(getattr(whole, key))} for key in COMPARED}
-        return recipe | {"augment": {repr(phase.augment) for phase in phases}}
+        return recipe | {"augment": {repr(phase.augment) for phase in phases}, "model": {repr(run.model)}}
 
     def unused_keys(self, run: Run, classes: int) -> list[str]:
         """Return the keys of `run.schedule` that have no effect, because its method has phases of its own, or none."""
