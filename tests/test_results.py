@@ -7,9 +7,8 @@ import pytest
 
 from ltpipe.benchmark import load
 from ltpipe.config.spec import Refused
-from ltpipe.evaluation.record import Record
+from ltpipe.evaluation.record import Record, same_recipe, whole_recipe
 from ltpipe.pages.results import FOLDER, render_results
-from ltpipe.recipe.cell import recipe
 
 
 @pytest.fixture
@@ -25,7 +24,8 @@ def keep(project, accuracy, run="ldam_drw", seed=0, name="cifar10_lt", **changes
     train = spec.runs.get(run, spec.runs["ce"]).train
     record = Record(
         cell=f"{name}.{run}.s{seed}", seed=seed, code="0c0de", recipe="1", data="d-1", device="A GPU",
-        parameters=recipe(train, spec.schedule, spec.model), versions={"torch": "2"}, seconds=4000,
+        parameters=whole_recipe(train, spec.schedule, spec.model), protocols=spec.evaluate.protocols,
+        versions={"torch": "2"}, seconds=4000,
         command=f"ltpipe train F --run {run} --seed s{seed} --out results", finished="2026-01-01",
         metrics={"lt": {"n": 10, "accuracy": {"all": accuracy}}},
     ).model_copy(update=changes)  # fmt: skip
@@ -69,12 +69,49 @@ def test_the_verdict_says_what_the_seeds_can_say(project, accuracies, verdict):
     assert f"| {verdict} |" in lines_of(project, "ldam_drw")[0]
 
 
-def test_a_record_of_another_recipe_is_marked(project):
+def change(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("key", ["parameters", "protocols"])
+def test_a_record_of_another_recipe_or_test_is_marked_and_not_judged(project, key):
     path = keep(project, 77.0)
     content = json.loads(path.read_text())
+    inner = {"parameters": content["parameters"]["schedule"], "protocols": content["protocols"]["lt"]}[key]
+    inner |= {"epochs": 100} if key == "parameters" else {"test": "val"}
+    change(path, **{key: content[key]})
+    numbers, origin = lines_of(project, "ldam_drw")
+    assert "| 77.03 +- 2 | 77.00 | - | 1 | - | of another recipe |" in numbers
+    assert "| ANOTHER than the file states |" in origin
+
+
+@pytest.mark.parametrize("key", ["data", "code", "parameters"])
+def test_seeds_that_are_not_alike_have_no_mean(project, key):
+    keep(project, 77.0)
+    path = keep(project, 76.0, seed=1)
+    content = json.loads(path.read_text())
     content["parameters"]["schedule"]["epochs"] = 100
-    path.write_text(json.dumps(content))
-    assert "| ANOTHER than the file states |" in lines_of(project, "ldam_drw")[1]
+    change(path, **{key: content[key] if key == "parameters" else "other"})
+    with pytest.raises(Refused, match=rf"the records of cifar10_lt\.ldam_drw differ in {key}"):
+        render_results(project)
+
+
+def test_a_record_states_the_defaults_of_its_time(project):
+    """The run states drw alone; if the default of `margin` changes, the record is of another recipe."""
+    path = keep(project, 77.0)
+    record = Record.model_validate_json(path.read_text())
+    spec = load(project / "conf/base", ["cifar10_lt"])["cifar10_lt"]
+    asked = (spec.runs["ldam_drw"].train, spec.schedule, spec.model)
+    assert same_recipe(record, *asked)
+    assert record.parameters["run"]["options"]["margin"] == 0.5
+    record.parameters["run"]["options"]["margin"] = 0.4
+    assert not same_recipe(record, *asked)
+
+
+def test_a_run_without_a_reported_number_is_shown_by_a_metric_that_it_has(project):
+    path = keep(project, 50.0, run="ifl_cbl", name="imagenet_glt")
+    change(path, metrics={"alt": {"n": 10, "accuracy": {"all": 41.0}}})
+    assert lines_of(project, "ifl_cbl")[0].startswith("| ifl_cbl | alt.")
 
 
 def test_a_record_of_no_run_is_refused(project):

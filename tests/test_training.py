@@ -260,7 +260,14 @@ def prepared(tmp_path) -> Path:
 
 
 # blocks of stages that the command does not run; each of these changes used to be taken and ignored
-NO_EFFECT = ["split.options.seed=5", "source.options.seed=5", "cluster=null", "parity.images=9", "claims=[]"]
+NO_EFFECT = [
+    "evaluate.protocols.lt.test=test_b",
+    "split.options.seed=5",
+    "source.options.seed=5",
+    "cluster=null",
+    "parity.images=9",
+    "claims=[]",
+]
 NO_EFFECT += ["gate.against=nothing", "reported.why=x", "runs.ce.reported.why=x"]
 
 
@@ -324,16 +331,15 @@ def test_a_record_keeps_the_numbers_and_what_made_them(prepared):
 
 
 def test_a_record_of_before_a_new_key_is_still_of_this_recipe(prepared):
-    from ltpipe.evaluation.record import Record, same_recipe
-    from ltpipe.recipe.cell import recipe
+    from ltpipe.evaluation.record import Record, same_recipe, whole_recipe
     from ltpipe.train import load_benchmark
 
     spec = load_benchmark(prepared / "toy.yml", ())
-    kept = recipe(spec.runs["ce"].train, spec.schedule, spec.model)
+    kept = whole_recipe(spec.runs["ce"].train, spec.schedule, spec.model)
     del kept["schedule"]["nesterov"]
     record = Record(
         cell="toy.ce.s0", seed=0, code="c", recipe="r", data="d", parameters=kept, command="x", device="y", versions={},
-        seconds=1, finished="2026-01-01", metrics={},
+        seconds=1, finished="2026-01-01", metrics={}, protocols=spec.evaluate.protocols,
     )  # fmt: skip
     assert same_recipe(record, spec.runs["ce"].train, spec.schedule, spec.model)
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from ltpipe.benchmark import Benchmark
 from ltpipe.config.parameters import load_blocks
 from ltpipe.config.spec import Refused, parse
 from ltpipe.data.source import Source
-from ltpipe.evaluation.record import Record, protocol_metrics, require_test_images
+from ltpipe.evaluation.record import Record, protocol_metrics, require_test_images, whole_recipe
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
 
@@ -43,7 +44,7 @@ CHECKPOINT = "checkpoint.safetensors"
 # files of whole pictures, as the stage split names them
 PACKED = ("pictures", "picture_sizes")
 # Blocks of the stages before and after training, which this command does not run.
-NO_EFFECT = ("source", "cluster", "split", "parity", "gate", "claims", "reported")
+NO_EFFECT = ("source", "cluster", "split", "evaluate", "parity", "gate", "claims", "reported")
 
 
 def load_benchmark(path: Path, changes: tuple[str, ...]) -> Benchmark:
@@ -149,11 +150,11 @@ class Workplace:
         inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start, self.pictures)
         checkpoint, log = train(*inputs, cell=cell, device=self.device)
         table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)
-        self._write(folder, checkpoint, log, table)
+        self._write(run, folder, checkpoint, log, table)
         self._record(run, seed, facts)
         right = 100 * (table["predicted"] == table["label"]).groupby(table["split"]).mean()
         shown = " ".join(f"{split} {value:.2f}" for split, value in right.items())
-        return f"{cell}: {shown} ({log.attrs['seconds']:.1f} s on {self._device_name()})"
+        return f"{cell}: {shown} ({log.attrs['seconds']:.1f} s on {self._device_name(run)})"
 
     def _start(self, run: str | None, seed: str) -> bytes | None:
         if run is None:
@@ -163,24 +164,24 @@ class Workplace:
             raise Refused(f"{path} is missing: train {run} with seed {seed} first")
         return path.read_bytes()
 
-    def _write(self, folder: Path, checkpoint: bytes, log: Table, table: Table) -> None:
+    def _write(self, run: str, folder: Path, checkpoint: bytes, log: Table, table: Table) -> None:
         """Write the results; the checkpoint last, because it says that the cell is finished."""
-        import torch
-
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        speed = {"seconds": log.attrs["seconds"], "device": self._device_name(), "versions": versions}
+        versions = {name: version(name) for name in ("torch", "torchvision", "pillow")}
+        versions["python"] = platform.python_version()
+        speed = {"seconds": log.attrs["seconds"], "device": self._device_name(run), "versions": versions}
         write_atomically(folder / "log.csv", log.to_csv(index=False).encode())
         write_atomically(folder / "predictions.csv", table.to_csv(index=False).encode())
         write_atomically(folder / "speed.json", json.dumps(speed).encode())
         write_atomically(folder / CHECKPOINT, checkpoint)
 
-    def _device_name(self) -> str:
-        """Return the name of the GPU, or of the processor with the number of threads that training has."""
+    def _device_name(self, run: str) -> str:
+        """Return the name of the GPU, or of the processor with the number of threads that the run trains with."""
         import torch
 
         if self.device.startswith("cuda"):
             return torch.cuda.get_device_name(self.device)
-        threads = self.spec.schedule.threads or torch.get_num_threads()
+        schedule = self.spec.schedule.with_changes(self.spec.runs[run].train.schedule)
+        threads = schedule.threads or torch.get_num_threads()
         return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
     def _record(self, run: str, seed: str, facts: Mapping[str, Any]) -> None:
@@ -192,7 +193,9 @@ class Workplace:
         folder, train = self.out / run / seed, self.spec.runs[run].train
         predictions = pd.read_csv(folder / "predictions.csv")
         record = Record(
-            **{key: facts[key] for key in ("cell", "seed", "code", "recipe", "data", "parameters")},
+            **{key: facts[key] for key in ("cell", "seed", "code", "recipe", "data")},
+            parameters=whole_recipe(train, self.spec.schedule, self.spec.model),
+            protocols=self.spec.evaluate.protocols,
             **json.loads((folder / "speed.json").read_text()),
             command=self._command(run, seed),
             finished=datetime.now(UTC).date().isoformat(),

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import Field
 
 from ltpipe.config.spec import Refused, Spec, parse
-from ltpipe.evaluation.measure import Evaluation, split_metrics
+from ltpipe.evaluation.measure import Evaluation, Protocol, split_metrics
 from ltpipe.models.model import Model
 from ltpipe.recipe.cell import recipe
-from ltpipe.recipe.run import Run
+from ltpipe.recipe.run import MethodChoice, Run
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.table import Table
 
@@ -28,9 +28,12 @@ class Record(Spec):
     recipe: str = Field(description="digest of the parameters, by the code of that time")
     data: str = Field(description="data id: manifest and pixels")
     parameters: dict[str, Any] = Field(description="run, schedule and model, with the defaults of that time")
+    protocols: dict[str, Protocol] = Field(description="on which test split which training split is judged")
     command: str = Field(description="what to type for this cell again, in a clone of the project")
     device: str = Field(description="processor or GPU")
-    versions: dict[str, str] = Field(description="of python and torch")
+    versions: dict[str, str] = Field(
+        description="of python and of the libraries that decide the pixels and the weights"
+    )
     seconds: float = Field(ge=0, description="wall time of the training, without the run that it starts from")
     finished: str = Field(description="day on which it was recorded, in UTC")
     metrics: dict[str, dict[str, Any]] = Field(description="protocol -> the metrics of its test split")
@@ -57,11 +60,28 @@ def protocol_metrics(predictions: Table, evaluation: Evaluation, run: Run, class
     return {name: split_metrics(predictions[predictions["split"] == test], classes) for name, test in protocols.items()}
 
 
+def whole_recipe(run: Run, schedule: Schedule, model: Model) -> dict[str, Any]:
+    """Return the recipe of a run with the defaults of the method's and the network's options, as JSON values."""
+    stated = recipe(run, schedule, model)
+    network = model.with_changes(run.model)
+    return {
+        "run": stated["run"] | {"options": _options(run)},
+        "schedule": stated["schedule"],
+        "model": stated["model"] | {"options": network.config().model_dump(mode="json")},
+    }
+
+
+def _options(choice: MethodChoice) -> dict[str, Any]:
+    """Return the options of a method, and of the method that it is around, with all defaults."""
+    inner, options = choice.base(), choice.config().model_dump(mode="json")
+    return options | ({"base": {"method": inner.method, "options": _options(inner)}} if inner else {})
+
+
 def same_recipe(record: Record, run: Run, schedule: Schedule, model: Model) -> bool:
     """Tell whether the record's parameters are those that the benchmark states now.
 
-    Today's defaults are filled into the record's, because a key that came later was not there to be stated. So a new
-    key must have a default that leaves training as it was.
+    Today's defaults are filled in only for keys that came later, because they were not there to be stated. So a new key
+    must have a default that leaves training as it was.
     """
     kept = record.parameters
     then = (
@@ -69,7 +89,7 @@ def same_recipe(record: Record, run: Run, schedule: Schedule, model: Model) -> b
         Schedule.model_validate(kept["schedule"]),
         Model.model_validate(kept["model"]),
     )
-    return recipe(*then) == recipe(run, schedule, model)
+    return whole_recipe(*then) == whole_recipe(run, schedule, model)
 
 
 def read_records(folder: Path) -> dict[str, list[Record]]:

@@ -41,6 +41,8 @@ def _section(name: str, spec: Benchmark, records: Sequence[Record], root: Path) 
         if record.run not in spec.runs:
             raise Refused(f"{FOLDER}: {record.cell} is of no run of {name}; runs: {', '.join(spec.runs)}")
         by_run.setdefault(record.run, []).append(record)
+    for run, of_run in by_run.items():
+        _require_one_recipe(name, run, of_run)
     runs = [run for run in spec.runs if run in by_run]  # in the order of the benchmark's file
     numbers = ["| run | metric | reported | measured | std | n | difference | verdict | source |", "|" + "---|" * 9]
     origins = ["| run | recipe | code | data | device | wall time a seed | command |", "|" + "---|" * 7]
@@ -48,6 +50,16 @@ def _section(name: str, spec: Benchmark, records: Sequence[Record], root: Path) 
     origins += [_origin(run, spec, by_run[run]) for run in runs]
     lines = [f"## {name}", "", *_differences(root / f"conf/base/parameters/{name}.yml"), "", *numbers, "", *origins]
     return "\n".join([*lines, "", *_reasons(spec, runs), ""])
+
+
+def _require_one_recipe(name: str, run: str, records: Sequence[Record]) -> None:
+    """Raise Refused unless the records of a run differ in nothing but seed and time: their mean would mean nothing."""
+    for key in ("parameters", "protocols", "data", "code"):
+        values = [getattr(record, key) for record in records]
+        if any(value != values[0] for value in values):
+            raise Refused(
+                f"{FOLDER}: the records of {name}.{run} differ in {key}: keep those of one recipe, data and code"
+            )
 
 
 def _differences(path: Path) -> list[str]:
@@ -70,11 +82,14 @@ def _table(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
 def _numbers(run: str, spec: Benchmark, records: Sequence[Record]) -> str:
     """Return a row with the reported number of a run, or `-`, and the measured one."""
     reported, table, n = spec.runs[run].reported, _table(records), len(records)
-    path = reported.metric or spec.gate.primary
+    paths = (reported.metric, *spec.gate.all_metrics(), *table)  # a run is not measured by every protocol
+    path = next(path for path in paths if path in table)
     measured = table[path]
     std = "-" if measured["std"] is None else f"{measured['std']:.2f}"
     said = ["-", "-", "nobody reports on it", "-"]
-    if reported.value is not None:
+    if reported.value is not None and not _is_current(spec, run, records):
+        said = [f"{reported.value:g} +- {reported.tolerance:g}", "-", "of another recipe", str(reported.source)]
+    elif reported.value is not None:
         verdict = compare_with_reported(reported, table, n)
         said = [f"{reported.value:g} +- {reported.tolerance:g}", f"{verdict['delta']:+.2f}"]
         said += [_words(verdict, n), str(reported.source)]
@@ -94,12 +109,19 @@ def _words(verdict: dict[str, Any], n: int) -> str:
 
 def _origin(run: str, spec: Benchmark, records: Sequence[Record]) -> str:
     """Return a row with what made the numbers of a run."""
-    train = spec.runs[run].train
-    current = all(same_recipe(record, train, spec.schedule, spec.model) for record in records)
+    current = _is_current(spec, run, records)
     columns = [{getattr(record, key) for record in records} for key in ("code", "data", "device")]
     seconds = float(np.mean([record.seconds for record in records]))
     cells = [run, "as the file states" if current else "ANOTHER than the file states", *map(_join, columns)]
     return f"| {' | '.join([*cells, _duration(seconds), _commands(records)])} |"
+
+
+def _is_current(spec: Benchmark, run: str, records: Sequence[Record]) -> bool:
+    """Tell whether the records are of the recipe and of the test splits that the benchmark's file states now."""
+    protocols, train = spec.evaluate.protocols, spec.runs[run].train
+    return all(
+        record.protocols == protocols and same_recipe(record, train, spec.schedule, spec.model) for record in records
+    )
 
 
 def _join(values: set[str]) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ def train(  # noqa: PLR0913 - the inputs of a stage
     from ltpipe.training import loop
 
     schedule = schedule.with_changes(run.schedule)
+    if (pictures is None) != (manifest.attrs.get("pictures") is None):
+        drawn = "squares" if manifest.attrs.get("pictures") is None else manifest.attrs["pictures"][0]
+        asked = "squares" if pictures is None else "whole pictures"
+        raise Refused(f"{cell}: the manifest was drawn for source.pictures: {drawn}, not for {asked}: draw it again")
     if images.shape[1] < model.image:
         raise Refused(f"{cell}: packed images are of size {images.shape[1]}, smaller than model.image {model.image}")
     if schedule.augment.colour_jitter and pictures is None:
@@ -62,6 +67,8 @@ def train(  # noqa: PLR0913 - the inputs of a stage
     # is on the device only beside the training split: training reads far more pixels.
     split = _load_split(manifest, images, run.split, target, schedule.resident if pictures is None else 0)
     room = schedule.resident - (len(split.rows) * images[:1].nbytes / 1e9 if pictures is None else 0)
+    # a resume point of other libraries would go on with other rounding, or with other pixels
+    versions = {name: version(name) for name in ("torch", "torchvision", "pillow")}
     task = loop.Task(
         name=cell,
         run=run,
@@ -71,7 +78,7 @@ def train(  # noqa: PLR0913 - the inputs of a stage
         classes=len(facts["classes"]),
         train=split,
         val=_load_split(manifest, images, "val", target, room),
-        fingerprint=hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode()).hexdigest(),
+        fingerprint=hashlib.sha256(json.dumps([facts, versions], sort_keys=True).encode()).hexdigest(),
         resume=scratch / "resume.pt",
         start=weights.unpack_weights(start)[0] if start is not None else None,
         pictures=_take_pictures(manifest, run.split, pictures, model.image, schedule.workers),
