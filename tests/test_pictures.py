@@ -17,7 +17,7 @@ from ltpipe.config.spec import Refused, parse
 from ltpipe.data import crops, originals
 from ltpipe.data.checks.rules import sharp_crops
 from ltpipe.data.checks.validate import Crops, validate
-from ltpipe.data.decode import Picture, crop_square
+from ltpipe.data.decode import Picture, crop_square, open_picture, picture_sizes
 from ltpipe.data.source import Source
 from ltpipe.data.split import admit
 from ltpipe.interface.phases import Augment
@@ -250,6 +250,35 @@ def test_only_training_pictures_are_traced_and_turned_upright(drawn, folder):
     assert len(table) == len(drawn) - 2
     assert table.loc["0.jpg", ["width", "height"]].tolist() == [75, 100]
     assert table.loc["1.jpg", ["width", "height"]].tolist() == list(SHAPES[1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["tif", "jpg", "png"])
+def test_a_picture_is_measured_as_it_is_opened(ending, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"x.{ending}"
+    picture(0, (20, 40)).save(path, exif=exif)
+    assert tuple(picture_sizes([Picture(path)])[0]) == open_picture(Picture(path)).size
+
+
+def test_a_tiff_held_sideways_is_packed_upright(drawn, folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(0, (40, 20)).save(folder / "0.jpg", format="TIFF", exif=exif)
+    taken, table = opened(drawn, folder, PACKED)
+    assert taken(table.loc[table["file"] == "0.jpg", "row"].item()).size == (20, 40)
+
+
+def test_a_picture_of_another_size_than_measured_is_not_stretched(drawn, folder, monkeypatch):
+    manifest, table = originals.trace(drawn, PACKED, folder)
+    table.loc[0, ["width", "height"]] = [75, 100]
+    message = r"cannot decode .*0\.jpg: the picture has 100 x 75 pixels, but was measured as 75 x 100"
+    with pytest.raises(Refused, match=message):
+        originals.pack_pictures(manifest, table, PACKED, folder)
+    monkeypatch.setattr(originals, "measure_picture", lambda picture: (75, 100))
+    with pytest.raises(Refused, match=r"the picture has 100 x 75 pixels, but was measured as 75 x 100"):
+        originals.pack_exactly(drawn, PACKED, folder)
 
 
 def test_sources_without_picture_files_and_missing_files_are_refused(drawn, folder):

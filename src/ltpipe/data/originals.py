@@ -21,7 +21,7 @@ import numpy as np
 from ltpipe.config.spec import Refused
 from ltpipe.data.acquire.content import content_digests
 from ltpipe.data.arrays import allocate
-from ltpipe.data.decode import Picture, crop_square, open_each, open_picture, picture_sizes
+from ltpipe.data.decode import Picture, crop_square, measure_picture, open_each, open_picture, picture_sizes
 from ltpipe.data.source import Source
 from ltpipe.storage.identity import digest
 from ltpipe.storage.provenance import code_version
@@ -80,12 +80,21 @@ def pack_exactly(manifest: Table, source: Source, raw: Path) -> np.ndarray:
     files = manifest.drop_duplicates("row").sort_values("row")["file"].tolist()
     size = source.size
     images = allocate(f"{len(files)} images of size {size}", (len(files), size, size, 3), np.uint8, raw.parent, 2)
+    pictures = find_pictures(source, raw, files)
 
     def keep(i: int, picture: "Image") -> None:
+        _check_size(picture, measure_picture(pictures[i]))
         images[i] = np.asarray(crop_square(picture, size))
 
-    open_each(find_pictures(source, raw, files), keep, "pack")
+    open_each(pictures, keep, "pack")
     return images
+
+
+def _check_size(picture: "Image", measured: tuple[int, int]) -> None:
+    """Raise ValueError if a picture has not the width and the height that were measured: it would be stretched."""
+    if picture.size != measured:
+        found, said = (f"{width} x {height}" for width, height in (picture.size, measured))
+        raise ValueError(f"the picture has {found} pixels, but was measured as {said}")
 
 
 def packed_sizes(sizes: np.ndarray, side: int) -> np.ndarray:
@@ -104,13 +113,15 @@ def pack_pictures(manifest: Table, originals: Table, source: Source, raw: Path) 
     from PIL.Image import Resampling
 
     assert source.shorter_side is not None
-    sizes = packed_sizes(originals[["width", "height"]].to_numpy(), source.shorter_side)
+    measured = originals[["width", "height"]].to_numpy()
+    sizes = packed_sizes(measured, source.shorter_side)
     bounds = _bounds(sizes)
     flat = allocate(
         f"{len(sizes)} pictures of {source.shorter_side} pixels", (int(bounds[-1]),), np.uint8, raw.parent, 2
     )
 
     def keep(i: int, picture: "Image") -> None:
+        _check_size(picture, tuple(measured[i].tolist()))
         size = (int(sizes[i, 0]), int(sizes[i, 1]))
         small = picture if picture.size == size else picture.resize(size, Resampling.BILINEAR)
         flat[bounds[i] : bounds[i + 1]] = np.asarray(small).reshape(-1)
