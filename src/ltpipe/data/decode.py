@@ -21,6 +21,7 @@ The pixels depend on the versions of Pillow and of its JPEG library, not on the 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,10 +51,13 @@ Crop = Callable[["Image", int], "Image"]
 
 
 class Picture(NamedTuple):
-    """A whole picture: a file, and what cuts the picture out of the file's upright image, if it is a part of it."""
+    """A whole picture: a file, and what cuts the picture out of the file's upright image, if it is a part of it.
+
+    The arguments of `cut` are JSON values: they are a part of the picture's digest.
+    """
 
     path: Path
-    cut: Callable[["Image"], "Image"] | None = None
+    cut: "partial[Image] | None" = None
 
 
 def open_picture(picture: Picture) -> "Image":

@@ -8,7 +8,8 @@ The table `originals` has a row for each training image:
     row             the image's row in the packed array of squares
     file            as in the manifest
     width, height   of the upright picture, in pixels
-    digest          of the content of the picture's file; "" where squares are trained on
+    digest          of the content of the picture's file, and of the box of a patch; "" where squares are trained on
+If pictures are packed, attrs["packed"] is a digest of their bytes and sizes.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from ltpipe.data.arrays import allocate
 from ltpipe.data.decode import Picture, crop_square, measure_picture, open_each, open_picture, picture_sizes
 from ltpipe.data.source import Source
 from ltpipe.storage.identity import digest
+from ltpipe.storage.manifest import digest_images
 from ltpipe.storage.provenance import code_version
 from ltpipe.storage.table import Table
 
@@ -46,11 +48,17 @@ def find_pictures(source: Source, raw: Path, files: Sequence[str]) -> list[Pictu
 
 
 def _digest_files(pictures: Sequence[Picture], raw: Path) -> list[str]:
-    """Return the digest of each picture's file; files that have not changed are not read again."""
+    """Return the digest of each picture's file and box; files that have not changed are not read again."""
     try:
-        return content_digests(raw, [picture.path.relative_to(raw).as_posix() for picture in pictures], raw)
+        digests = content_digests(raw, [picture.path.relative_to(raw).as_posix() for picture in pictures], raw)
     except OSError as error:
         raise Refused(f"cannot read {error.filename}: {error.strerror}") from None
+    cuts = [picture.cut for picture in pictures]
+    # patches of one photograph differ by their boxes only
+    return [
+        content if cut is None else digest([content, cut.args, cut.keywords])
+        for content, cut in zip(digests, cuts, strict=True)
+    ]
 
 
 def note_contents(listed: Table, source: Source, raw: Path) -> Table:
@@ -62,7 +70,11 @@ def note_contents(listed: Table, source: Source, raw: Path) -> Table:
 
 
 def trace(drawn: Table, source: Source, raw: Path) -> tuple[Table, Table]:
-    """Return the candidate manifest, with a digest of what training reads of whole pictures, and `originals`."""
+    """Return the candidate manifest, with a digest of what training reads of whole pictures, and `originals`.
+
+    The manifest's attrs["pictures"] is the route in plain words: [source.pictures, source.shorter_side]. Of squares
+    there is neither.
+    """
     rows = drawn[drawn["role"] == "train"].drop_duplicates("row").sort_values("row", ignore_index=True)
     pictures = find_pictures(source, raw, rows["file"].tolist())
     originals = rows[["row", "file"]].copy()
@@ -70,8 +82,10 @@ def trace(drawn: Table, source: Source, raw: Path) -> tuple[Table, Table]:
     originals["digest"] = "" if source.pictures == "squares" else _digest_files(pictures, raw)
     candidate = drawn.copy()
     if source.pictures != "squares":
-        how = [source.pictures, source.shorter_side, code_version({__name__} | source.modules())]
-        candidate.attrs["originals"] = digest([*how, originals["digest"].tolist()])
+        route = [source.pictures, source.shorter_side]
+        code = code_version({__name__} | source.modules())
+        candidate.attrs["pictures"] = route
+        candidate.attrs["originals"] = digest([*route, code, originals["digest"].tolist()])
     return candidate, originals
 
 
@@ -195,6 +209,36 @@ def _reopen(path: str, sizes: np.ndarray, rows: Sequence[int]) -> Packed:
     return Packed(np.load(path, mmap_mode="r", allow_pickle=False), sizes, rows)
 
 
+def note_packed(traced: Table, pictures: np.ndarray, sizes: np.ndarray) -> Table:
+    """Return `originals` with a digest of the packed pictures. pictures, sizes: of `pack_pictures`."""
+    originals = traced.copy()
+    originals.attrs["packed"] = _digest_packed(pictures, sizes)
+    return originals
+
+
+def _digest_packed(pictures: np.ndarray, sizes: np.ndarray) -> str:
+    """Return a digest of every byte of the pictures, and of their sizes."""
+    return digest([digest_images(pictures), digest_images(sizes)])
+
+
 def open_packed(originals: Table, pictures: np.ndarray, sizes: np.ndarray) -> Packed:
-    """Return what opens packed pictures. pictures, sizes: of `pack_pictures`."""
+    """Return what opens packed pictures. pictures, sizes: of `pack_pictures`.
+
+    Raises Refused if they are not those of `originals`; all bytes are read once for that.
+    """
+    if problem := _compare_packed(originals, pictures, sizes):
+        raise Refused(
+            f"the packed pictures are not those of this split: {problem}; pack them again: run the stages of the data "
+            "(--tags=data), or dvc repro"
+        )
     return Packed(pictures, np.array(sizes), originals["row"].tolist())
+
+
+def _compare_packed(originals: Table, pictures: np.ndarray, sizes: np.ndarray) -> str:
+    """Return why packed pictures are not those of `originals`, or ""."""
+    if sizes.shape != (len(originals), 2):
+        return f"{len(sizes)} sizes are there, {len(originals)} pictures are needed"
+    if pictures.shape != (needed := int(_bounds(sizes)[-1]),):
+        return f"{pictures.size:,} bytes are there, {needed:,} are needed"
+    found, asked = _digest_packed(pictures, sizes), originals.attrs.get("packed")
+    return "" if found == asked else f"their digest is {found}, not {asked}"
