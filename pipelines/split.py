@@ -1,8 +1,8 @@
 """split: draw a manifest, validate it, admit it, pack its images, and write down of what state they are.
 
-If the validation fails, `admit` raises: the validation report is written, the manifest and the images are not. Three
+If the validation fails, `admit` raises: the validation report is written, the manifest and the images are not. Four
 more nodes are there only where they are needed: `trace` finds the whole pictures of the training images, `crops`
-measures how sharp random boxes of them are, and `pack_pictures` packs them.
+measures how sharp random boxes of them are, `pack_pictures` packs them, and `note_packed` notes a digest of the result.
 """
 
 from kedro.pipeline import Node, Pipeline
@@ -10,7 +10,7 @@ from kedro.pipeline import Node, Pipeline
 from ltpipe.data.checks.validate import validate
 from ltpipe.data.crops import measure_crops
 from ltpipe.data.identity import identify
-from ltpipe.data.originals import pack_exactly, pack_pictures, trace
+from ltpipe.data.originals import note_packed, pack_exactly, pack_pictures, trace
 from ltpipe.data.pack import pack
 from ltpipe.data.split import admit, draw
 
@@ -59,16 +59,25 @@ def create(
 
 def _whole_pictures(name: str, place: list[str], pictures: str, crops: bool) -> list[Node]:
     """Return the nodes that find, measure and pack the whole pictures of the training images."""
-    candidate, originals = f"{name}.candidate", f"{name}.originals"
+    candidate, packed = f"{name}.candidate", pictures == "packed"
+    traced = f"{name}.traced" if packed else f"{name}.originals"
     found = [f"{name}.drawn", *place]
     settings = [f"params:{name}.{key}" for key in ("source", "schedule.augment.resized_crop", "model.image")]
-    boxes = [candidate, originals, *settings]
-    # with the manifest, though it is not read: nothing large is packed of a split that was not admitted
-    stored = [f"{name}.manifest", originals, *place], [f"{name}.pictures", f"{name}.picture_sizes"]
+    boxes = [candidate, traced, *settings]
     measure = Node(measure_crops, boxes, f"{name}.crops", name="crops", tags=TAGS, namespace=name)
-    store = Node(pack_pictures, *stored, name="pack_pictures", tags=TAGS, namespace=name)
     return [
-        Node(trace, found, [candidate, originals], name="trace", tags=TAGS, namespace=name),
+        Node(trace, found, [candidate, traced], name="trace", tags=TAGS, namespace=name),
         *([measure] if crops else []),
-        *([store] if pictures == "packed" else []),
+        *(_packed_pictures(name, place) if packed else []),
+    ]
+
+
+def _packed_pictures(name: str, place: list[str]) -> list[Node]:
+    """Return the nodes that pack the whole pictures, and that write a digest of what was packed into `originals`."""
+    traced, packed = f"{name}.traced", [f"{name}.pictures", f"{name}.picture_sizes"]
+    # with the manifest, though it is not read: nothing large is packed of a split that was not admitted
+    inputs = [f"{name}.manifest", traced, *place]
+    return [
+        Node(pack_pictures, inputs, packed, name="pack_pictures", tags=TAGS, namespace=name),
+        Node(note_packed, [traced, *packed], f"{name}.originals", name="note_packed", tags=TAGS, namespace=name),
     ]

@@ -5,12 +5,15 @@ import copy
 import pytest
 
 from ltpipe.config.spec import Refused
+from ltpipe.data import identity as identity_of_data
+from ltpipe.data.checks.validate import Crops
 from ltpipe.data.identity import drawn_by
 from ltpipe.evaluation.cells import check_cells
 from ltpipe.evaluation.measure import measured_by
 from ltpipe.recipe.cell import identity, recipe, require_cell
 from ltpipe.state import state
 from ltpipe.storage.identity import digest, digest_blocks, digest_bytes, require
+from ltpipe.storage.provenance import import_closure
 
 NAME = "digits_glt.ce.s0"
 
@@ -109,6 +112,23 @@ def test_a_manifest_is_of_its_parameters_and_code_and_not_of_the_schedule(spec, 
     other = spec.split.model_copy(update={"options": dict(spec.split.options) | {"seed": 1}})
     changed = drawn_by(spec.source, other, spec.expect)
     assert (changed["parameters"] != drawn["parameters"]) and changed["code"] == drawn["code"]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "crops", "added"),
+    [
+        ("squares", None, set()),
+        ("files", None, {"originals"}),
+        ("squares", {"upsampled": "whole"}, {"originals", "crops"}),  # the second imports the first
+        ("files", {"upsampled": "whole"}, {"originals", "crops"}),
+    ],
+)
+def test_the_code_of_whole_pictures_counts_only_where_it_is_used(pictures, crops, added, spec, monkeypatch):
+    monkeypatch.setattr(identity_of_data, "code_version", lambda modules: " ".join(import_closure(modules)))
+    source = spec.source.model_copy(update={"pictures": pictures})
+    expect = spec.expect.model_copy(update={"crops": crops and Crops(**crops)})
+    code = drawn_by(source, spec.split, expect)["code"].split()
+    assert {"ltpipe.data.originals", "ltpipe.data.crops"} & set(code) == {f"ltpipe.data.{name}" for name in added}
 
 
 def test_a_measurement_is_of_protocols_and_parity(spec):

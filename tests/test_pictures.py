@@ -17,7 +17,7 @@ from ltpipe.config.spec import Refused, parse
 from ltpipe.data import crops, originals
 from ltpipe.data.checks.rules import sharp_crops
 from ltpipe.data.checks.validate import Crops, validate
-from ltpipe.data.decode import Picture, crop_square
+from ltpipe.data.decode import Picture, crop_square, open_picture, picture_sizes
 from ltpipe.data.source import Source
 from ltpipe.data.split import admit
 from ltpipe.interface.phases import Augment
@@ -70,7 +70,9 @@ def opened(drawn, folder, source=FILES):
     manifest, table = originals.trace(drawn, source, folder)
     if source.pictures == "files":
         return originals.open_files(table, source, folder), table
-    return originals.open_packed(table, *originals.pack_pictures(manifest, table, source, folder)), table
+    packed = originals.pack_pictures(manifest, table, source, folder)
+    table = originals.note_packed(table, *packed)
+    return originals.open_packed(table, *packed), table
 
 
 def pictures(drawn, folder, workers=0, source=FILES, size=24):
@@ -214,6 +216,46 @@ def test_a_mapped_store_is_handed_to_workers_by_its_name(drawn, folder, tmp_path
     assert all(again(row) == taken(row) for row in table["row"])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda flat, sizes: (flat ^ (np.arange(len(flat)) == 70_000), sizes), r"their digest is \w{12}, not \w{12}"),
+        (lambda flat, sizes: (flat, sizes[:, ::-1]), "their digest is"),
+        (lambda flat, sizes: (flat[:-1], sizes), r"[\d,]+ bytes are there, [\d,]+ are needed"),
+        (lambda flat, sizes: (flat, sizes[1:]), "24 sizes are there, 25 pictures are needed"),
+    ],
+)
+def test_packed_pictures_that_were_changed_are_refused(change, message, drawn, folder):
+    taken, table = opened(drawn, folder, PACKED)
+    changed = change(taken.flat, taken.sizes)
+    with pytest.raises(Refused, match=f"not those of this split: {message}.*pack them again"):
+        originals.open_packed(table, *changed)
+
+
+def test_the_digest_of_packed_pictures_survives_the_tables_file(drawn, folder, tmp_path):
+    from ltpipe.storage.datasets import Parquet
+
+    taken, table = opened(drawn, folder, PACKED)
+    Parquet(str(tmp_path / "o.parquet")).save(table)
+    stored = pd.read_parquet(tmp_path / "o.parquet")
+    assert originals.open_packed(stored, taken.flat, taken.sizes)(table["row"][0]) == taken(table["row"][0])
+    stored.attrs = {}
+    with pytest.raises(Refused, match=r"their digest is \w{12}, not None"):
+        originals.open_packed(stored, taken.flat, taken.sizes)
+
+
+def test_the_route_and_its_code_are_in_the_identity_of_the_data(drawn, folder, monkeypatch):
+    smaller = PACKED.model_copy(update={"shorter_side": 40})
+    traced = [originals.trace(drawn, source, folder)[0] for source in (FILES, PACKED, smaller)]
+    assert [manifest.attrs["pictures"] for manifest in traced] == [["files", None], ["packed", 48], ["packed", 40]]
+    seen = {fingerprint(manifest) for manifest in traced}
+    assert len(seen) == 3
+    monkeypatch.setattr(originals, "code_version", lambda modules: f"other {sorted(modules)}")
+    assert fingerprint(originals.trace(drawn, FILES, folder)[0]) not in seen
+    squares = FILES.model_copy(update={"pictures": "squares"})
+    assert originals.trace(drawn, squares, folder)[0].attrs == {}
+
+
 def edit_border(path):
     """Change a picture where no centre square sees it."""
     image = np.asarray(Image.open(path).convert("RGB")).copy()
@@ -250,6 +292,35 @@ def test_only_training_pictures_are_traced_and_turned_upright(drawn, folder):
     assert len(table) == len(drawn) - 2
     assert table.loc["0.jpg", ["width", "height"]].tolist() == [75, 100]
     assert table.loc["1.jpg", ["width", "height"]].tolist() == list(SHAPES[1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["tif", "jpg", "png"])
+def test_a_picture_is_measured_as_it_is_opened(ending, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"x.{ending}"
+    picture(0, (20, 40)).save(path, exif=exif)
+    assert tuple(picture_sizes([Picture(path)])[0]) == open_picture(Picture(path)).size
+
+
+def test_a_tiff_held_sideways_is_packed_upright(drawn, folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(0, (40, 20)).save(folder / "0.jpg", format="TIFF", exif=exif)
+    taken, table = opened(drawn, folder, PACKED)
+    assert taken(table.loc[table["file"] == "0.jpg", "row"].item()).size == (20, 40)
+
+
+def test_a_picture_of_another_size_than_measured_is_not_stretched(drawn, folder, monkeypatch):
+    manifest, table = originals.trace(drawn, PACKED, folder)
+    table.loc[0, ["width", "height"]] = [75, 100]
+    message = r"cannot decode .*0\.jpg: the picture has 100 x 75 pixels, but was measured as 75 x 100"
+    with pytest.raises(Refused, match=message):
+        originals.pack_pictures(manifest, table, PACKED, folder)
+    monkeypatch.setattr(originals, "measure_picture", lambda picture: (75, 100))
+    with pytest.raises(Refused, match=r"the picture has 100 x 75 pixels, but was measured as 75 x 100"):
+        originals.pack_exactly(drawn, PACKED, folder)
 
 
 def test_sources_without_picture_files_and_missing_files_are_refused(drawn, folder):
@@ -348,6 +419,26 @@ def test_a_patch_is_cut_as_for_its_square(tmp_path):
     for row, box in enumerate([boxes[2], boxes[0], boxes[1]]):
         whole = mscoco_glt.cut_patch(Image.open(photo).convert("RGB"), tuple(box))
         assert taken(row) == whole and tuple(table.loc[row, ["width", "height"]]) == whole.size
+
+
+def test_an_edited_box_is_another_state_of_the_data(tmp_path):
+    import json
+
+    boxes = [["1.jpg", 10.0, 20.0, 120.0, 110.0], ["1.jpg", 50.0, 60.0, 110.0, 120.0]]
+    picture(3, (300, 200)).save(tmp_path / "1.jpg")
+    (tmp_path / "patches.json").write_text(json.dumps(boxes))
+    source = Source(name="mscoco_glt", size=32, pictures="files")
+    columns = ["id", "image", "source", "class_name", "role", "split", "group", "attribute", "label"]
+    drawn = pd.DataFrame({"file": ["0", "1"], "row": [0, 1]} | dict.fromkeys(columns, "train"))
+    before, table = originals.trace(drawn, source, tmp_path)
+    index = originals.note_contents(drawn, source, tmp_path)
+    assert table["digest"].nunique() == 2  # two patches of one file
+    boxes[1][1] += 1
+    (tmp_path / "patches.json").write_text(json.dumps(boxes))
+    assert fingerprint(originals.trace(drawn, source, tmp_path)[0]) != fingerprint(before)
+    assert originals.note_contents(drawn, source, tmp_path).attrs["contents"] != index.attrs["contents"]
+    with pytest.raises(Refused, match=r"1 training pictures in .* have changed since .*e\.g\. 1: run the stages"):
+        originals.open_files(table, source, tmp_path)
 
 
 def changed(content, **blocks):

@@ -258,9 +258,9 @@ def test_an_empty_folder_is_refused(tmp_path, raw):
 
 def split_folders(root, *folders):
     """Make root/<split>/<class>/<image> for the classes cat and dog, with pixels that all differ."""
-    for folder in folders:
-        for name in ("cat", "dog"):
-            image(root / folder / name / "x.png")
+    for number, folder in enumerate(folders):
+        for label, name in enumerate(("cat", "dog")):
+            image(root / folder / name / "x.png", 10 * number + label)
     return root
 
 
@@ -290,6 +290,56 @@ def test_a_split_without_class_folders_is_refused(tmp_path, raw):
 def test_two_folders_of_one_split_are_refused(tmp_path, raw):
     with pytest.raises(Refused, match=r"of train, val, valid in .*, two are one split"):
         index_of(split_folders(tmp_path / "data", "train", "val", "valid"), raw)
+
+
+@pytest.mark.parametrize(
+    ("folders", "odd"),
+    [
+        (("train", "test", "extra"), "extra"),
+        (("Train", "test"), "Train"),
+        (("TRAIN", "Test", "valid"), "TRAIN, Test"),
+    ],
+)
+def test_folders_of_splits_beside_others_are_refused(folders, odd, tmp_path, raw):
+    with pytest.raises(Refused, match=f"hold class folders as splits do, but these are no names of splits: {odd};"):
+        index_of(split_folders(tmp_path / "data", *folders), raw)
+    assert not raw.exists()
+
+
+def test_a_folder_of_images_beside_splits_is_refused(tmp_path, raw):
+    image(split_folders(tmp_path / "data", "train", "test") / "unsorted" / "x.png", 99)
+    with pytest.raises(Refused, match=r"in .*/data, test, train hold .* no names of splits: unsorted;"):
+        index_of(tmp_path / "data", raw)
+
+
+@pytest.mark.parametrize("name", ["train", "Test"])
+def test_a_class_may_be_called_as_a_split_beside_other_classes(name, root, raw):
+    image(root / name / "x.png")
+    assert set(index_of(root, raw)["class_name"]) == {"1", "2", "10", name}
+
+
+def test_equal_files_in_two_splits_are_refused(tmp_path, raw):
+    root = split_folders(tmp_path / "data", "train", "val", "test")
+    shutil.copy(root / "train/cat/x.png", root / "train/cat/again.png")  # in one split it does no harm
+    assert len(index_of(root, raw)) == 7
+    for k in range(12):
+        shutil.copy(root / "train/cat/x.png", root / f"test/dog/copy{k:02d}.png")
+    message = r"(?s)test/dog/copy00\.png and train/cat/again\.png have the same content and are in two splits"
+    with pytest.raises(Refused, match=message):
+        index_of(root, raw)
+
+
+def test_no_more_than_ten_equal_files_are_named(root, raw):
+    for k in range(12):
+        shutil.copy(root / "2/img 0.png", root / f"2/copy{k}.png")
+    lines = ["path,label,split", "2/img 0.png,a,train", *(f"2/copy{k}.png,a,test" for k in range(12))]
+    with pytest.raises(
+        Refused, match=r"2/img 0\.png and 2/copy0\.png have the same content(?s:.*)and 2 more"
+    ) as caught:
+        index_of(table(root, "\n".join(lines)), raw)
+    assert caught.value.message.count("same content") == 10
+    lines = [line.replace(",test", ",") for line in lines]
+    assert len(index_of(table(root, "\n".join(lines)), raw)) == 13
 
 
 def test_classes_may_be_called_train_and_test(tmp_path, raw):

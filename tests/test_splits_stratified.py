@@ -118,6 +118,19 @@ def test_images_that_share_a_source_are_refused(index):
         draw(index.assign(source="one"), split())
 
 
-def test_official_without_test_images_is_refused(index):
-    with pytest.raises(Refused, match="no image of the official split 'test'"):
-        draw(index.assign(official="train"), split(official=True))
+@pytest.mark.parametrize("options", [{}, {"official": True}])
+def test_official_without_test_images_is_refused_with_the_remedy(options, index):
+    divided = index.assign(official=np.where(np.arange(len(index)) % 4 == 0, "val", "train"))
+    message = "no image of the official split 'test'; it has: 'train', 'val'; state official: false"
+    with pytest.raises(Refused, match=message):
+        draw(divided, split(**options))
+    assert set(draw(divided, split(official=False))["split"]) == {"train", "val", "test"}
+
+
+def test_images_of_no_split_are_left_out_only_if_the_file_says_so(index):
+    divided = index.assign(official=np.array(["train", "test", ""])[np.arange(len(index)) % 3])
+    message = r"234 images have a split, and 116 have none, e\.g\. 0002\.png: state official: true .leave .* or false"
+    with pytest.raises(Refused, match=message):
+        draw(divided, split())
+    assert len(draw(divided, split(official=True))) == 234
+    assert len(draw(divided, split(official=False))) == 350

@@ -21,6 +21,7 @@ The pixels depend on the versions of Pillow and of its JPEG library, not on the 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,10 +51,13 @@ Crop = Callable[["Image", int], "Image"]
 
 
 class Picture(NamedTuple):
-    """A whole picture: a file, and what cuts the picture out of the file's upright image, if it is a part of it."""
+    """A whole picture: a file, and what cuts the picture out of the file's upright image, if it is a part of it.
+
+    The arguments of `cut` are JSON values: they are a part of the picture's digest.
+    """
 
     path: Path
-    cut: Callable[["Image"], "Image"] | None = None
+    cut: "partial[Image] | None" = None
 
 
 def open_picture(picture: Picture) -> "Image":
@@ -79,18 +83,21 @@ def picture_sizes(pictures: Sequence[Picture]) -> np.ndarray:
     sizes = np.zeros((len(pictures), 2), np.int64)
 
     def measure(i: int) -> None:
-        sizes[i] = _measure(pictures[i])
+        sizes[i] = measure_picture(pictures[i])
 
     _try_all(measure, [picture.path for picture in pictures], "measure")
     return sizes
 
 
-def _measure(picture: Picture) -> tuple[int, int]:
+def measure_picture(picture: Picture) -> tuple[int, int]:
+    """Return width and height of the upright picture, from its file's header."""
     from PIL import Image
 
     with Image.open(picture.path) as file:
         _check_pixel_count(file)
-        width, height = file.size if _orientation(file) < SIDEWAYS else file.size[::-1]
+        # of a TIFF, Pillow states the upright size when it opens it
+        upright = file.format == "TIFF" or _orientation(file) < SIDEWAYS
+        width, height = file.size if upright else file.size[::-1]
     if picture.cut is None:
         return width, height
     size: tuple[int, int] = picture.cut(Image.new("1", (width, height))).size

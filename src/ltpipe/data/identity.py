@@ -15,6 +15,8 @@ from ltpipe.storage.table import Table
 
 # The stage split runs these. An edit of what comes before them changes its input, or changes nothing.
 MODULES = frozenset({__name__, "ltpipe.data.split", "ltpipe.data.pack", "ltpipe.data.checks.validate"})
+# the stage runs these only where training reads whole pictures, and where expect.crops is stated
+WHOLE, CROPS = "ltpipe.data.originals", "ltpipe.data.crops"
 
 
 def drawn_by(source: Source, split: Split, expect: Expect, cluster: Spec | None = None) -> dict[str, str]:
@@ -22,8 +24,14 @@ def drawn_by(source: Source, split: Split, expect: Expect, cluster: Spec | None 
     blocks = {"source": source, "split": split, "expect": expect, "cluster": cluster}
     return {
         "parameters": digest_blocks(blocks),
-        "code": code_version(MODULES | source.modules() | split.modules()),
+        "code": code_version(_modules_of(source, expect) | source.modules() | split.modules()),
     }
+
+
+def _modules_of(source: Source, expect: Expect) -> frozenset[str]:
+    """Return the modules that the stage split runs, but for those of the source and of the split kind."""
+    whole = {WHOLE} if source.pictures != "squares" else set()
+    return MODULES | whole | ({CROPS} if expect.crops is not None else set())
 
 
 def identify(

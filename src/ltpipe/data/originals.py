@@ -8,7 +8,8 @@ The table `originals` has a row for each training image:
     row             the image's row in the packed array of squares
     file            as in the manifest
     width, height   of the upright picture, in pixels
-    digest          of the content of the picture's file; "" where squares are trained on
+    digest          of the content of the picture's file, and of the box of a patch; "" where squares are trained on
+If pictures are packed, attrs["packed"] is a digest of their bytes and sizes.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,10 @@ import numpy as np
 from ltpipe.config.spec import Refused
 from ltpipe.data.acquire.content import content_digests
 from ltpipe.data.arrays import allocate
-from ltpipe.data.decode import Picture, crop_square, open_each, open_picture, picture_sizes
+from ltpipe.data.decode import Picture, crop_square, measure_picture, open_each, open_picture, picture_sizes
 from ltpipe.data.source import Source
 from ltpipe.storage.identity import digest
+from ltpipe.storage.manifest import digest_images
 from ltpipe.storage.provenance import code_version
 from ltpipe.storage.table import Table
 
@@ -46,11 +48,17 @@ def find_pictures(source: Source, raw: Path, files: Sequence[str]) -> list[Pictu
 
 
 def _digest_files(pictures: Sequence[Picture], raw: Path) -> list[str]:
-    """Return the digest of each picture's file; files that have not changed are not read again."""
+    """Return the digest of each picture's file and box; files that have not changed are not read again."""
     try:
-        return content_digests(raw, [picture.path.relative_to(raw).as_posix() for picture in pictures], raw)
+        digests = content_digests(raw, [picture.path.relative_to(raw).as_posix() for picture in pictures], raw)
     except OSError as error:
         raise Refused(f"cannot read {error.filename}: {error.strerror}") from None
+    cuts = [picture.cut for picture in pictures]
+    # patches of one photograph differ by their boxes only
+    return [
+        content if cut is None else digest([content, cut.args, cut.keywords])
+        for content, cut in zip(digests, cuts, strict=True)
+    ]
 
 
 def note_contents(listed: Table, source: Source, raw: Path) -> Table:
@@ -62,7 +70,11 @@ def note_contents(listed: Table, source: Source, raw: Path) -> Table:
 
 
 def trace(drawn: Table, source: Source, raw: Path) -> tuple[Table, Table]:
-    """Return the candidate manifest, with a digest of what training reads of whole pictures, and `originals`."""
+    """Return the candidate manifest, with a digest of what training reads of whole pictures, and `originals`.
+
+    The manifest's attrs["pictures"] is the route in plain words: [source.pictures, source.shorter_side]. Of squares
+    there is neither.
+    """
     rows = drawn[drawn["role"] == "train"].drop_duplicates("row").sort_values("row", ignore_index=True)
     pictures = find_pictures(source, raw, rows["file"].tolist())
     originals = rows[["row", "file"]].copy()
@@ -70,8 +82,10 @@ def trace(drawn: Table, source: Source, raw: Path) -> tuple[Table, Table]:
     originals["digest"] = "" if source.pictures == "squares" else _digest_files(pictures, raw)
     candidate = drawn.copy()
     if source.pictures != "squares":
-        how = [source.pictures, source.shorter_side, code_version({__name__} | source.modules())]
-        candidate.attrs["originals"] = digest([*how, originals["digest"].tolist()])
+        route = [source.pictures, source.shorter_side]
+        code = code_version({__name__} | source.modules())
+        candidate.attrs["pictures"] = route
+        candidate.attrs["originals"] = digest([*route, code, originals["digest"].tolist()])
     return candidate, originals
 
 
@@ -80,12 +94,21 @@ def pack_exactly(manifest: Table, source: Source, raw: Path) -> np.ndarray:
     files = manifest.drop_duplicates("row").sort_values("row")["file"].tolist()
     size = source.size
     images = allocate(f"{len(files)} images of size {size}", (len(files), size, size, 3), np.uint8, raw.parent, 2)
+    pictures = find_pictures(source, raw, files)
 
     def keep(i: int, picture: "Image") -> None:
+        _check_size(picture, measure_picture(pictures[i]))
         images[i] = np.asarray(crop_square(picture, size))
 
-    open_each(find_pictures(source, raw, files), keep, "pack")
+    open_each(pictures, keep, "pack")
     return images
+
+
+def _check_size(picture: "Image", measured: tuple[int, int]) -> None:
+    """Raise ValueError if a picture has not the width and the height that were measured: it would be stretched."""
+    if picture.size != measured:
+        found, said = (f"{width} x {height}" for width, height in (picture.size, measured))
+        raise ValueError(f"the picture has {found} pixels, but was measured as {said}")
 
 
 def packed_sizes(sizes: np.ndarray, side: int) -> np.ndarray:
@@ -104,13 +127,15 @@ def pack_pictures(manifest: Table, originals: Table, source: Source, raw: Path) 
     from PIL.Image import Resampling
 
     assert source.shorter_side is not None
-    sizes = packed_sizes(originals[["width", "height"]].to_numpy(), source.shorter_side)
+    measured = originals[["width", "height"]].to_numpy()
+    sizes = packed_sizes(measured, source.shorter_side)
     bounds = _bounds(sizes)
     flat = allocate(
         f"{len(sizes)} pictures of {source.shorter_side} pixels", (int(bounds[-1]),), np.uint8, raw.parent, 2
     )
 
     def keep(i: int, picture: "Image") -> None:
+        _check_size(picture, tuple(measured[i].tolist()))
         size = (int(sizes[i, 0]), int(sizes[i, 1]))
         small = picture if picture.size == size else picture.resize(size, Resampling.BILINEAR)
         flat[bounds[i] : bounds[i + 1]] = np.asarray(small).reshape(-1)
@@ -184,6 +209,36 @@ def _reopen(path: str, sizes: np.ndarray, rows: Sequence[int]) -> Packed:
     return Packed(np.load(path, mmap_mode="r", allow_pickle=False), sizes, rows)
 
 
+def note_packed(traced: Table, pictures: np.ndarray, sizes: np.ndarray) -> Table:
+    """Return `originals` with a digest of the packed pictures. pictures, sizes: of `pack_pictures`."""
+    originals = traced.copy()
+    originals.attrs["packed"] = _digest_packed(pictures, sizes)
+    return originals
+
+
+def _digest_packed(pictures: np.ndarray, sizes: np.ndarray) -> str:
+    """Return a digest of every byte of the pictures, and of their sizes."""
+    return digest([digest_images(pictures), digest_images(sizes)])
+
+
 def open_packed(originals: Table, pictures: np.ndarray, sizes: np.ndarray) -> Packed:
-    """Return what opens packed pictures. pictures, sizes: of `pack_pictures`."""
+    """Return what opens packed pictures. pictures, sizes: of `pack_pictures`.
+
+    Raises Refused if they are not those of `originals`; all bytes are read once for that.
+    """
+    if problem := _compare_packed(originals, pictures, sizes):
+        raise Refused(
+            f"the packed pictures are not those of this split: {problem}; pack them again: run the stages of the data "
+            "(--tags=data), or dvc repro"
+        )
     return Packed(pictures, np.array(sizes), originals["row"].tolist())
+
+
+def _compare_packed(originals: Table, pictures: np.ndarray, sizes: np.ndarray) -> str:
+    """Return why packed pictures are not those of `originals`, or ""."""
+    if sizes.shape != (len(originals), 2):
+        return f"{len(sizes)} sizes are there, {len(originals)} pictures are needed"
+    if pictures.shape != (needed := int(_bounds(sizes)[-1]),):
+        return f"{pictures.size:,} bytes are there, {needed:,} are needed"
+    found, asked = _digest_packed(pictures, sizes), originals.attrs.get("packed")
+    return "" if found == asked else f"their digest is {found}, not {asked}"

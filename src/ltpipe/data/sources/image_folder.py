@@ -5,7 +5,7 @@ name is an integer (2 before 10), else in the order of text (10 before 2).
 
 Split folders, as torchvision's users have them: <root>/train/<class>/..., and so with val (or valid, validation) and
 test. A root is read so if all of its folders have these names, and one of them holds folders. Every split has the same
-classes.
+classes. Such folders beside others, or in capitals (Train), are Refused.
 
 CSV (UTF-8): columns path (below the CSV's folder) and label; optional columns attribute and split. label and attribute
 are names, numbered as classes are; an empty attribute is -1. split: train, val, test or empty.
@@ -18,6 +18,7 @@ are names, numbered as classes are; an empty attribute is -1. split: train, val,
     links to files and folders      followed
     two paths to one file, a loop of folders
                                     Refused, with both paths: the image could be in two splits
+    equal files in different splits Refused, with both paths
     a broken link                   a broken file; in the place of a class folder, Refused
     broken files: empty, cut short, no image, more pixels than Pillow's limit, floating point, no permission
                                     Refused; with option broken: exclude they are left out, with their number and the
@@ -91,7 +92,9 @@ def build_index(config: Config, raw: Path) -> Table:
     folder, rows = (root.parent, _read_csv(root)) if root.is_file() else (root, _list_folders(root))
     _check_distinct(rows, folder)
     rows, left_out = _drop_broken(rows, folder, config)
-    set_link(folder, raw / (place := _place(rows, folder, raw)))
+    contents = content_digests(folder, [row.path for row in rows], raw)
+    _check_contents(rows, contents, folder)
+    set_link(folder, raw / (place := _place(rows, contents)))
     labels, attributes = (
         _number_names(row.label for row in rows),
         _number_names(row.attribute for row in rows if row.attribute),
@@ -124,10 +127,22 @@ def _find_root(config: Config) -> Path:
     return root
 
 
-def _place(rows: Sequence[ListedImage], folder: Path, raw: Path) -> str:
+def _check_contents(rows: Sequence[ListedImage], contents: Sequence[str], folder: Path) -> None:
+    """Raise Refused if files of equal content are in different splits: a model would be tested on what it has seen.
+
+    contents: digest of each row's file.
+    """
+    first: dict[str, ListedImage] = {}
+    problems = []
+    for row, content in zip(rows, contents, strict=True):
+        if row.split and (other := first.setdefault(content, row)).split != row.split:
+            problems.append(f"{other.path} and {row.path} have the same content and are in two splits")
+    _refuse_problems(folder, problems)
+
+
+def _place(rows: Sequence[ListedImage], contents: Sequence[str]) -> str:
     """Return the folder's name below the raw folder: it changes with the paths and with the content of the images."""
-    digests = content_digests(folder, [row.path for row in rows], raw)
-    lines = (f"{row.path}\0{digest}\n".encode() for row, digest in zip(rows, digests, strict=True))
+    lines = (f"{row.path}\0{content}\n".encode() for row, content in zip(rows, contents, strict=True))
     return f"images-{hashlib.sha256(b''.join(lines)).hexdigest()[:16]}"
 
 
@@ -148,12 +163,28 @@ def _check_distinct(rows: Sequence[ListedImage], folder: Path) -> None:
 def _list_folders(root: Path) -> list[ListedImage]:
     """Return the images of all class folders, class by class; with split folders, split by split."""
     names = _list_names(root)
-    if set(names) <= set(SPLIT_FOLDERS) and any(_holds_folders(root / name) for name in names):
+    if _has_split_folders(root, names):
         rows = _list_splits(root, names)
     else:
         rows = [ListedImage(path, name) for name in names for path in _list_class(root, name)]
     _refuse_problems(root, [f"the name {row.path!a} is not UTF-8: rename it" for row in rows if not _is_text(row.path)])
     return rows
+
+
+def _has_split_folders(root: Path, names: list[str]) -> bool:
+    """Tell whether the folders of `root` are splits. Raises Refused if only some are: the splits would become classes.
+
+    A class may be called train or test: only folders that hold folders are splits.
+    """
+    splits = [name for name in names if name.lower() in SPLIT_FOLDERS and _holds_folders(root / name)]
+    odd = [name for name in names if name not in SPLIT_FOLDERS]
+    if splits and odd:
+        raise Refused(
+            f"source image_folder: in {root}, {join_first(splits)} hold class folders as splits do, but these are no "
+            f"names of splits: {join_first(odd)}; splits are called {', '.join(SPLIT_FOLDERS)}. Rename the folders or "
+            "move them away, or list the images in a CSV"
+        )
+    return bool(splits)
 
 
 def _holds_folders(folder: Path) -> bool:

@@ -7,8 +7,8 @@ If images have an attribute, every cut has the attributes of a class in proporti
 rank of the attribute inside its class, 0 the most frequent.
 
 Where the images come with splits (folders train and test, a CSV's column split, an official dataset), these are taken:
-train and test unchanged, and so is val if there is one; else val is cut from train. Images of no split are then left
-out. `official: false` draws from all images instead.
+train and test unchanged, and so is val if there is one; else val is cut from train. `official: false` draws from all
+images instead. If only some images have a split, `official` must be stated: true leaves the others out.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ class Config(Spec):
     official: bool | None = Field(
         None,
         description="true: take the images' own splits train and test, and val if there is one; false: draw from all "
-        "images; null: true if any image has a split",
+        "images; null: true if the images have splits; must be stated if only some have",
     )
     groups: Groups = Field(description="rule that gives each class its group, by its images in train")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the shuffles")
@@ -75,14 +75,14 @@ def draw_manifest(index: Table, config: Config) -> Table:
     if index["source"].duplicated().any():
         raise Refused("stratified: images share a source, which would be in two roles; use another split kind")
     random, classes = np.random.RandomState(config.seed), int(labels.max()) + 1
-    official = (index["official"] != "").any() if config.official is None else config.official
+    official = _takes_official(index, config.official)
 
     def order_by_class(rows: np.ndarray) -> list[np.ndarray]:
         class_rows = rows_by_class(labels, rows, classes)
         return [interleave_attributes(rows, attribute[rows], random) for rows in class_rows]
 
     if official:
-        train, test = order_by_class(official_rows(index, "train")), official_rows(index, "test")
+        train, test = order_by_class(_official(index, "train")), _official(index, "test")
     else:
         train, test = _cut_classes(order_by_class(np.arange(len(index))), config.test, "test")
     if official and (index["official"] == "val").any():
@@ -93,6 +93,27 @@ def draw_manifest(index: Table, config: Config) -> Table:
     kept = np.concatenate([rows[:n] for rows, n in zip(train, sizes, strict=True)])
     parts: list[Part] = [("train", "train", kept), ("val", "val", val), ("test", "test", test)]
     return build_manifest(index, parts, labels, config.groups.of_classes(sizes), rank_attributes(labels, attribute))
+
+
+def _takes_official(index: Table, stated: bool | None) -> bool:
+    """Tell whether the images' own splits are taken. Raises Refused if only some have one and nothing is stated."""
+    if stated is not None:
+        return stated
+    has_split = (index["official"] != "").to_numpy(dtype=bool)
+    if has_split.any() and not has_split.all():
+        raise Refused(
+            f"stratified: {has_split.sum()} images have a split, and {(~has_split).sum()} have none, e.g. "
+            f"{index['image'].to_numpy()[~has_split][0]}: state official: true (leave them out) or false (draw anew)"
+        )
+    return bool(has_split.all())
+
+
+def _official(index: Table, name: str) -> np.ndarray:
+    """Return the rows of an official split. Raises Refused, with the remedy, if it has no image."""
+    try:
+        return official_rows(index, name)
+    except Refused as error:
+        raise Refused(f"stratified: {error.message}; state official: false (draw all splits anew)") from None
 
 
 def _cut_classes(class_rows: list[np.ndarray], cut: Cut, split: str) -> tuple[list[np.ndarray], np.ndarray]:
