@@ -263,6 +263,28 @@ def edit_border(path):
     Image.fromarray(image).save(path, quality=90)
 
 
+def test_a_split_for_packed_pictures_is_not_trained_on_files(drawn, folder):
+    table = originals.trace(drawn, FILES, folder)[1]
+    assert originals.open_files(table, FILES, folder)
+    table.attrs["packed"] = "a digest"
+    with pytest.raises(Refused, match=r"drawn for source\.pictures: packed, not files"):
+        originals.open_files(table, FILES, folder)
+
+
+@pytest.mark.parametrize("opener", [None, 1])
+def test_training_refuses_a_manifest_that_was_drawn_for_another_route(tmp_path, opener):
+    from ltpipe.recipe.run import Run
+    from ltpipe.training.train import train
+
+    manifest = pd.DataFrame({"split": ["train"], "role": ["train"]})
+    if opener is None:
+        manifest.attrs["pictures"] = ["files", None]
+    images = np.zeros((1, 16, 16, 3), np.uint8)
+    taken = (lambda row: row) if opener else None
+    with pytest.raises(Refused, match=r"drawn for source\.pictures: (files|squares), not for (squares|whole pictures)"):
+        train(manifest, images, tmp_path, Run(method="ce"), tiny.SCHEDULE, tiny.MODEL, 0, None, taken, cell="a.b.c")
+
+
 @pytest.mark.parametrize("source", [FILES, PACKED])
 def test_an_edited_picture_is_another_state_of_the_data(source, drawn, folder):
     before, table = originals.trace(drawn, source, folder)

@@ -166,7 +166,12 @@ class Files:
 
 
 def open_files(originals: Table, source: Source, raw: Path) -> Files:
-    """Return what opens the pictures. Raises Refused if one of their files has changed since the split was drawn."""
+    """Return what opens the pictures.
+
+    Raises Refused if the split was drawn for packed pictures, or if a file has changed since then.
+    """
+    if "packed" in originals.attrs:
+        raise Refused("the split was drawn for source.pictures: packed, not files: draw it again (--tags=data)")
     pictures = find_pictures(source, raw, originals["file"].tolist())
     now = _digest_files(pictures, raw)
     changed = [file for file, a, b in zip(originals["file"], originals["digest"], now, strict=True) if a != b]
