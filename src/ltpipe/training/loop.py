@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -133,7 +134,9 @@ def _initial_state(task: Task) -> State:
         try:
             network.load_state_dict(kept | new)
         except RuntimeError as error:
-            raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {error}") from None
+            # torch lists every weight, which may be hundreds
+            reason = shorten(str(error), 600, placeholder=" ...")
+            raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {reason}") from None
     network.to(task.device).to(memory_format=torch.channels_last)  # the layout of the batches that `normalise` returns
     return State(network, method)
 
