@@ -149,6 +149,12 @@ def task(drawn, folder, out, workers, source=FILES):
     return replace(tiny.task(out, "mixup", schedule=schedule), pictures=taken)
 
 
+def test_workers_need_no_shared_memory(drawn, folder):
+    """A container has 64 MB of it."""
+    pixels = [part for _, _, parts in read(pictures(drawn, folder, workers=1)) for part in parts]
+    assert pixels and not any(part.is_shared() for part in pixels)
+
+
 def test_training_gives_the_same_bits_with_any_workers_and_after_a_kill(drawn, folder, tmp_path, monkeypatch):
     expected = loop.fit(task(drawn, folder, tmp_path / "0", 0))
     for workers in (1, 4):

@@ -192,15 +192,16 @@ class Workplace:
             return
         folder, train = self.out / run / seed, self.spec.runs[run].train
         predictions = pd.read_csv(folder / "predictions.csv")
-        record = Record(
-            **{key: facts[key] for key in ("cell", "seed", "code", "recipe", "data")},
-            parameters=whole_recipe(train, self.spec.schedule, self.spec.model),
-            protocols=self.spec.evaluate.protocols,
-            **json.loads((folder / "speed.json").read_text()),
-            command=self._command(run, seed),
-            finished=datetime.now(UTC).date().isoformat(),
-            metrics=protocol_metrics(predictions, self.spec.evaluate, train, len(facts["classes"])),
-        )
+        values = {key: facts[key] for key in ("cell", "seed", "code", "recipe", "data")}
+        values |= json.loads((folder / "speed.json").read_text())
+        values |= {
+            "parameters": whole_recipe(train, self.spec.schedule, self.spec.model),
+            "protocols": self.spec.evaluate.protocols,
+            "command": self._command(run, seed),
+            "finished": datetime.now(UTC).date().isoformat(),
+            "metrics": protocol_metrics(predictions, self.spec.evaluate, train, len(facts["classes"])),
+        }
+        record = parse(Record, values, f"the record of {facts['cell']}, from {folder}")
         path = self.records / self.name / run / f"{seed}.json"
         write_atomically(path, (record.model_dump_json(indent=1) + "\n").encode())
 

@@ -1,4 +1,4 @@
-"""Node `pack`: the images of a manifest, decoded once into one array, so that training never opens an image file."""
+"""Node `pack`: the images of a manifest, decoded once into one array, which training on squares and evaluation read."""
 
 from pathlib import Path
 

@@ -71,7 +71,7 @@ class Schedule(Spec):
         None,
         ge=0,
         description="processes that crop whole pictures (source.pictures: packed or files); default: one for each "
-        "core; 0: none beside the training. They hand batches over in shared memory (docker run --shm-size)",
+        "core; 0: none beside the training",
     )
     threads: int | None = Field(
         None,

@@ -39,17 +39,21 @@ def build_transform(augment: Augment, size: int) -> Callable[["Image"], "Image"]
     return transform
 
 
-class Crops(Dataset[Tensor]):
-    """The augmented image of each place of an epoch, uint8 size x size x 3. key: see `prefetch`."""
+class Crops(Dataset[np.ndarray]):
+    """The augmented image of each place of an epoch, uint8 size x size x 3. key: see `prefetch`.
+
+    Arrays, because a worker sends them through a pipe. It would put tensors into shared memory, of which a container
+    has 64 MB: too little for the batches of a few workers, and the training would end with "Bus error".
+    """
 
     def __init__(self, opener: Opener, augment: Augment, size: int, key: Sequence[object]) -> None:
         self.opener, self.key, self.transform = opener, key, build_transform(augment, size)
 
-    def __getitem__(self, place: Place) -> Tensor:
+    def __getitem__(self, place: Place) -> np.ndarray:
         *position, row = place
         picture = self.opener(row)
         with determinism.seeded(*self.key, *position, "picture"):
-            return torch.from_numpy(np.array(self.transform(picture)))
+            return np.array(self.transform(picture))
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,17 @@ class Pictures:
         key: seed, phase and epoch, and what the crops are for, if not for the steps.
         """
         places = [self._places(number, step) for number, step in enumerate(steps[start:], start)]
-        loader: DataLoader[Tensor] = DataLoader(
+        loader: DataLoader[np.ndarray] = DataLoader(
             Crops(self.opener, augment, self.size, key),
             batch_sampler=places,
             num_workers=min(_cores() if self.workers is None else self.workers, len(places)),
-            collate_fn=torch.stack,
-            pin_memory=device.type == "cuda",
+            collate_fn=np.stack,
             generator=torch.Generator(),  # the global one, which the loader would otherwise advance, is the method's
         )
         for number, batch in enumerate(loader, start):
-            pixels = batch.to(device, non_blocking=True).split([len(rows) for rows in steps[number]])
+            whole = torch.from_numpy(batch)
+            pinned = whole.pin_memory() if device.type == "cuda" else whole
+            pixels = pinned.to(device, non_blocking=True).split([len(rows) for rows in steps[number]])
             yield number, steps[number], list(pixels)
 
     def _places(self, number: int, step: list[Tensor]) -> list[Place]:
