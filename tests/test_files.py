@@ -208,6 +208,14 @@ def test_before_a_node_runs_only_its_own_old_outputs_are_deleted(tmp_path):
     assert names(tmp_path) == ["other"]
 
 
+@pytest.mark.parametrize("tags", ["train", ["export", "measure"]])
+def test_a_model_is_not_deleted_before_the_new_one_is_whole(tmp_path, tags):
+    write_atomically(tmp_path / "file", b"old")
+    catalog = DataCatalog({"a": File(str(tmp_path / "file"))})
+    StaleOutputs().before_node_run(Node(lambda: None, None, "a", tags=tags), catalog)
+    assert names(tmp_path) == ["file"]
+
+
 @pytest.fixture
 def judged(tmp_path):
     """A catalog with a verdict and a report on benchmark b."""

@@ -354,7 +354,7 @@ def smoke(tmp_path_factory):
 
 
 def test_the_smoke_environment_runs_the_whole_graph_and_judges_nothing_visibly(smoke):
-    report = (smoke / "data/smoke/08_reporting/digits_glt/report/report.md").read_text()
+    report = (smoke / "data/look/smoke/08_reporting/digits_glt/report/report.md").read_text()
     assert "judges nothing" in report and "not judged" in report
     assert not (smoke / "data/08_reporting").exists()
 
@@ -373,7 +373,7 @@ def test_evaluate_alone_loads_no_torch_and_no_great_expectations(smoke):
 
 
 def test_one_cell_alone_runs_from_its_files(smoke):
-    cell = smoke / "data/smoke/08_reporting/digits_glt/ce/s0"
+    cell = smoke / "data/look/smoke/08_reporting/digits_glt/ce/s0"
     before = (cell / "metrics.json").read_bytes()
     (cell / "metrics.json").unlink()
     done = kedro(
@@ -387,10 +387,10 @@ def test_predict_answers_for_image_files(smoke, tmp_path):
     import numpy as np
     from PIL import Image
 
-    images = np.load(smoke / "data/smoke/05_model_input/digits_glt/images.npy")
+    images = np.load(smoke / "data/look/smoke/05_model_input/digits_glt/images.npy")
     for number in range(3):
         Image.fromarray(images[number]).save(tmp_path / f"{number}.png")
-    model = smoke / "data/smoke/06_models/digits_glt/ce/s0/model.onnx"
+    model = smoke / "data/look/smoke/06_models/digits_glt/ce/s0/model.onnx"
     done = subprocess.run(
         [sys.executable, "-m", "ltpipe.predict", model, tmp_path, "--out", tmp_path / "out.csv"],
         capture_output=True,
@@ -404,7 +404,7 @@ def test_predict_answers_for_image_files(smoke, tmp_path):
 def test_models_hold_no_path_of_the_machine_and_state_their_opset(smoke):
     import onnx
 
-    path = smoke / "data/smoke/06_models/digits_glt/ce/s0/model.onnx"
+    path = smoke / "data/look/smoke/06_models/digits_glt/ce/s0/model.onnx"
     content = path.read_bytes()
     assert str(ROOT).encode() not in content and b"site-packages" not in content
     model = onnx.load(path)

@@ -204,10 +204,9 @@ def test_a_new_method_is_one_file_and_one_entry(copy):
     entry.write_text(before.replace("  runs:\n", row, 1))
     done = call(copy, "kedro", "run", "--pipeline=digits_glt", "--env=smoke")
     assert done.returncode == 0, done.stderr
-    assert (
-        "| doubled | glt.accuracy.all |" in (copy / "data/smoke/08_reporting/digits_glt/report/report.md").read_text()
-    )
-    assert (copy / "data/smoke/06_models/digits_glt/doubled/s0/model.onnx").exists()
+    looks = copy / "data/look/smoke"
+    assert "| doubled | glt.accuracy.all |" in (looks / "08_reporting/digits_glt/report/report.md").read_text()
+    assert (looks / "06_models/digits_glt/doubled/s0/model.onnx").exists()
     entry.write_text(before)
     file.unlink()
 
@@ -235,4 +234,4 @@ def test_the_wheel_runs_in_another_folder(tmp_path):
     where = "import ltpipe, pipelines; print(ltpipe.__file__, pipelines.__file__)"
     found = subprocess.run([sys.executable, "-c", where], cwd=folder, capture_output=True, text=True, env=env).stdout
     assert found.count(str(site)) == 2
-    assert (folder / "data/smoke/08_reporting/digits_glt/report/report.md").exists()
+    assert (folder / "data/look/smoke/08_reporting/digits_glt/report/report.md").exists()

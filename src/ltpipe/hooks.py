@@ -1,4 +1,4 @@
-"""Kedro hooks: refuse parameters, paths and runners before anything runs; delete a node's outputs before it runs."""
+"""Kedro hooks: refuse parameters, paths and runners before anything runs; keep looks apart; delete stale outputs."""
 
 import logging
 import os
@@ -22,6 +22,53 @@ log = logging.getLogger("ltpipe")
 RUNNERS = ("SequentialRunner", "ParallelRunner")
 # tags of nodes that only read the verdict, or whose results it does not depend on
 KEEP_THE_VERDICT = {"parameters", "gate"}
+# Tags of nodes whose old outputs stay until the new ones replace them. They state what they were made of, and every
+# reader checks that; so an old one is good, or is refused.
+REPLACE_WHEN_WHOLE = {"train", "measure"}
+LOOK = "look"  # the folder of looks, in the folder of results
+
+
+class Looks:
+    """Keep runs with changed parameters (--params, or another environment) away from the ledger's results.
+
+    They write into <data>/look, those of an environment into <data>/look/<environment>. What such a run needs and does
+    not make, it reads from the last look, or else from the results.
+    """
+
+    root = results = looks = Path()
+
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: Any) -> None:
+        """Set the folder of the run's results, before anything reads the catalog."""
+        loader = context.config_loader
+        known = loader["globals"]
+        self.root, other = context.project_path, _other_environments(loader)
+        self.results = self.looks = self.root / known["data"]  # as in the catalog: Kedro makes its paths absolute
+        if not loader.runtime_params and not other:
+            return
+        place = "/".join([known["data"], LOOK, *other])
+        self.looks = self.root / place
+        loader["globals"] = known | {"data": place}
+        log.info("parameters are changed for this run: it writes below %s, and the results stay as they are", place)
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: Any) -> None:
+        """Read from the results what the run needs, does not make, and no look has made."""
+        if self.looks == self.results:
+            return
+        for name in sorted(pipeline.inputs()):
+            dataset = catalog.get(name)
+            if not getattr(dataset, "must_exist", False) or dataset.path.exists():
+                continue  # a scratch folder among them, which is written to
+            result = self.results / dataset.path.relative_to(self.looks)
+            if result.exists():
+                dataset.path = result
+                log.info("%s is read from %s", name, os.path.relpath(result, self.root))
+
+
+def _other_environments(loader: Any) -> set[str]:
+    """Return the environment, if it is another than conf/base and conf/local, which DVC watches."""
+    return {loader.env} - {None, loader.base_env, "local"}
 
 
 class WholeParameters:
@@ -50,14 +97,15 @@ class WholeParameters:
         built = load(base, names)
         for name in names:
             _same_graph(name, built[name], specs[name], looks=bool(loader.runtime_params))
-        _say_if_unchanged(loader.env, specs, built)
+        if _other_environments(loader):
+            _say_if_unchanged(loader.env, specs, built)
         loader["parameters"] = {name: spec.model_dump() for name, spec in specs.items()}
 
 
-def _say_if_unchanged(environment: str | None, merged: Mapping[str, Benchmark], base: Mapping[str, Benchmark]) -> None:
+def _say_if_unchanged(environment: str, merged: Mapping[str, Benchmark], base: Mapping[str, Benchmark]) -> None:
     """Warn if an environment that was asked for changes nothing: --env=smoke would then train at full length."""
     for name, spec in merged.items():
-        if environment not in (None, "base", "local") and spec == base[name]:
+        if spec == base[name]:
             log.warning(
                 "environment %s changes nothing of %s; a file conf/%s/parameters/%s.yml would", *(environment, name) * 2
             )
@@ -195,9 +243,11 @@ class KnownRunners:
 
 
 class StaleOutputs:
-    """Delete a node's outputs before it runs, as DVC does, and before all nodes the verdict that old outputs led to.
+    """Delete the verdict that old outputs led to before all nodes, and other outputs before the node that makes them.
 
-    A run that fails then leaves no verdict and no report, rather than those of the last run that did not.
+    A run that fails then leaves no verdict and no report, rather than those of the last run that did not. Data are made
+    anew as a whole: a new manifest beside old images would be of no use. A trained or an exported model is not
+    deleted, but replaced, since it may have taken hours, and the node may refuse to run.
     """
 
     @hook_impl
@@ -210,8 +260,8 @@ class StaleOutputs:
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: Any) -> None:
-        """Delete the files and folders that the node is about to write."""
-        for name in node.outputs:
+        """Delete the files and folders that the node is about to write, unless they stay until they are replaced."""
+        for name in () if node.tags & REPLACE_WHEN_WHOLE else node.outputs:
             _delete(catalog.get(name))
 
 

@@ -1,7 +1,8 @@
 """Kedro's settings."""
 
-from ltpipe.hooks import DistinctPaths, KnownRunners, MissingInputs, StaleOutputs, WholeParameters
+from ltpipe.hooks import DistinctPaths, KnownRunners, Looks, MissingInputs, StaleOutputs, WholeParameters
 from ltpipe.pipeline_registry import project_root
+from ltpipe.session import Session
 
 # without a soft merge an environment that names one key of a block would delete the block's other keys;
 # conf/local holds what concerns one machine (folders of data); an installation without one is complete as well
@@ -10,4 +11,5 @@ CONFIG_LOADER_ARGS = {
     "default_run_env": "local" if (project_root() / "conf/local").is_dir() else "base",
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
 }
-HOOKS = (WholeParameters(), KnownRunners(), DistinctPaths(), MissingInputs(), StaleOutputs())
+SESSION_CLASS = Session
+HOOKS = (Looks(), WholeParameters(), KnownRunners(), DistinctPaths(), MissingInputs(), StaleOutputs())

@@ -88,7 +88,8 @@ def read_benchmark_file(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(f"{path}: not YAML: {error}") from None
     if not isinstance(content, dict) or list(content) != [path.stem]:
-        raise Refused(f"{path}: must hold one top-level key, {path.stem}")
+        found = f"it holds {', '.join(map(str, content))}" if isinstance(content, dict) and content else "it holds none"
+        raise Refused(f"{path}: must hold one top-level key, {path.stem}, like the file's name; {found}")
     return content
 
 

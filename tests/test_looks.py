@@ -1,0 +1,114 @@
+"""Looks (--params, --env) and refused commands touch no result; wrong names are refused in one line."""
+
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from copied_project import call
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+PIPELINE = ("kedro", "run", "--pipeline=digits_glt")
+CELL = "--namespaces=digits_glt.ce.s0"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """The project's configuration, with results of two short epochs of ce."""
+    folder = tmp_path_factory.mktemp("looks")
+    shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local", "accepted"))
+    shutil.copytree(ROOT / "pipelines", folder / "pipelines", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    set_epochs(folder, 2)
+    for options in (("--tags=data",), (CELL,)):
+        done = call(folder, *PIPELINE, *options)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def set_epochs(folder: Path, epochs: int) -> None:
+    path = folder / "conf/base/parameters/digits_glt.yml"
+    content = (ROOT / "conf/base/parameters/digits_glt.yml").read_text()
+    assert content.count("epochs: 60") == 1
+    path.write_text(content.replace("epochs: 60", f"epochs: {epochs}"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Path -> digest of every file below the folder of results, without the looks."""
+    files = (path for path in (folder / "data").rglob("*") if path.is_file())
+    named = {path.relative_to(folder / "data").as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
+    return {name: digest for name, digest in named.items() if not name.startswith("look/")}
+
+
+def test_changed_parameters_leave_the_results_and_write_below_the_look(project):
+    before = contents(project)
+    done = call(project, *PIPELINE, CELL, "--params=digits_glt.schedule.epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert contents(project) == before
+    assert "it writes below data/look, and the results stay as they are" in done.stderr
+    log = (project / "data/look/08_reporting/digits_glt/ce/s0/log.csv").read_text().splitlines()
+    assert len(log) == 1 + 3
+    assert "digits_glt.manifest is read from data/05_model_input/digits_glt/manifest.parquet" in done.stderr
+
+
+def test_a_second_look_reads_what_the_first_one_made(project):
+    done = call(project, *PIPELINE, CELL, "--tags=measure", "--params=digits_glt.schedule.epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint is read from" not in done.stderr
+
+
+def test_an_environment_is_a_look_of_its_own_and_shares_downloads(project):
+    before = contents(project)
+    done = call(project, *PIPELINE, CELL, "--env=smoke", "--tags=train")
+    assert done.returncode == 0, done.stderr
+    assert contents(project) == before
+    assert (project / "data/look/smoke/06_models/digits_glt/ce/s0/checkpoint.safetensors").exists()
+    assert not (project / "data/look/smoke/01_raw").exists()
+
+
+def test_a_refused_measurement_keeps_the_exported_model(project):
+    """Training is needed first, and until then the old model is the best that there is."""
+    before = contents(project)
+    set_epochs(project, 3)
+    done = call(project, *PIPELINE, CELL, "--tags=measure")
+    set_epochs(project, 2)
+    assert done.returncode == 2 and "Make it again" in done.stderr, done.stderr
+    assert contents(project) == before
+    assert "06_models/digits_glt/ce/s0/model.onnx" in before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--tags=training", "no node has the tag training; tags: data, evaluate, export, fetch"),
+        ("--namespaces=digits_glt.cd", "no node is in the namespace digits_glt.cd; namespaces: digits_glt, "),
+        ("--nodes=digits_glt.ce.train", "Pipeline does not contain nodes named ['digits_glt.ce.train']"),
+        ("--tags=fetch " + CELL, "nothing to run: "),
+    ],
+)
+def test_a_filter_that_names_nothing_is_refused_in_one_line(project, options, message):
+    done = call(project, *PIPELINE, *options.split())
+    assert done.returncode == 2
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_copied_file_whose_key_was_not_renamed_is_refused_in_one_line(project):
+    copied = project / "conf/base/parameters/mine.yml"
+    shutil.copy(project / "conf/base/parameters/digits_glt.yml", copied)
+    done = call(project, "kedro", "run", "--pipeline=mine")
+    copied.unlink()
+    assert done.returncode == 2 and "mine.yml: must hold one top-level key, mine" in done.stderr
+    assert "it holds digits_glt" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_refusal_comes_without_advice_to_repeat_the_command(project):
+    done = call(project, *PIPELINE, "--tags=report")
+    assert done.returncode == 2 and "No nodes ran" not in done.stderr and "Repeat" not in done.stderr
+    set_epochs(project, 3)
+    done = call(project, *PIPELINE, CELL, "--tags=measure")
+    set_epochs(project, 2)
+    assert done.returncode == 2 and "nodes that have not run" not in done.stderr and "No nodes ran" not in done.stderr
