@@ -142,7 +142,10 @@ def test_a_reported_metric_of_no_protocol_is_refused(refusal):
 def test_a_metric_that_is_not_on_the_menu_is_refused_with_the_metrics(refusal, block, value, where):
     (value[0] if block == "claims" else value)["metric"] = "clt.acuracy.all"
     found = refusal(block, value)
-    assert f"  {where}.metric: 'clt.acuracy.all' is not <protocol>.<metric>.<part>; metrics: accuracy, ece, f1" in found
+    assert (
+        f"  {where}.metric: 'clt.acuracy.all' is not <protocol>.<metric>.<part>; metrics: accuracy, ece, f1_of_averages"
+        in found
+    )
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,11 @@ def test_a_pass_says_how_much_was_compared_and_what_would_be_caught(end):
     assert re.fullmatch(f"digits_glt: the gate passes, 3 comparisons; {caught}", end())
 
 
+def test_a_pass_says_where_the_report_is(end, tmp_path, caplog):
+    end()
+    assert f"report: {tmp_path}/report/report.md" in caplog.messages
+
+
 def test_changed_settings_are_said_in_the_end(end):
     assert end(level=0.5, metrics=[]).endswith(
         "\nchanged since accepted: gate.metrics: [], when accepted ['clt.accuracy.all', 'glt.accuracy.few']; "

@@ -405,7 +405,7 @@ def test_unchanged_settings_are_not_listed(manifest, spec, accepted, state_of, s
     ("change", "line"),
     [
         ({"metrics": METRICS[1:2]}, f"gate.metrics: {METRICS[1:2]}, when accepted {METRICS[1:]}"),
-        ({"primary": "glt.f1"}, f"gate.primary: glt.f1, when accepted {PRIMARY}"),
+        ({"primary": "glt.f1_of_averages"}, f"gate.primary: glt.f1_of_averages, when accepted {PRIMARY}"),
         ({"level": 0.5}, "gate.level: 0.5, when accepted 0.95"),
         ({"ceiling": 20.0}, "gate.ceiling: 20.0, when accepted 10.0"),
         ({"runs": ["ce"]}, "gate.runs: ['ce'], when accepted None"),
@@ -425,7 +425,7 @@ def test_another_number_of_seeds_is_listed(judged, summary):
     [
         {"metrics": METRICS},
         {"primary": PRIMARY, "metrics": METRICS},
-        {"primary": PRIMARY, "metrics": ["glt.f1", "glt.f1"]},
+        {"primary": PRIMARY, "metrics": ["glt.f1_of_averages", "glt.f1_of_averages"]},
         {"primary": PRIMARY, "level": 1},
         {"primary": PRIMARY, "level": 0},
         {"primary": PRIMARY, "ceiling": 0},

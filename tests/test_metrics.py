@@ -19,7 +19,7 @@ from ltpipe.evaluation import metrics, plots
 from ltpipe.evaluation.measure import Evaluation, confusion_counts, flatten, measure, split_metrics
 from ltpipe.evaluation.metrics import higher_is_better, parse_path
 from ltpipe.evaluation.metrics.accuracy import accuracy
-from ltpipe.evaluation.metrics.f1 import f1
+from ltpipe.evaluation.metrics.f1_of_averages import f1_of_averages
 from ltpipe.evaluation.metrics.precision import class_precision, precision
 from ltpipe.recipe.run import Run
 
@@ -73,7 +73,7 @@ def naive_precision(images, among=None):
     return sum(each) / len(each)
 
 
-def naive_f1(images):
+def naive_f1_of_averages(images):
     a, p = share(images), naive_precision(images)
     return 2 * a * p / (a + p) if a + p else 0
 
@@ -95,7 +95,7 @@ NAIVE: dict[str, Any] = {
     "accuracy": share,
     "recall": naive_recall,
     "precision": naive_precision,
-    "f1": naive_f1,
+    "f1_of_averages": naive_f1_of_averages,
     "macro_f1": naive_macro_f1,
     "worst_class": lambda images: min(share(of_class) for of_class in by(images, lambda image: image[0])),
     "worst_group": lambda images: min(share(pair) for pair in by(images, lambda image: (image[0], image[2]))),
@@ -261,7 +261,7 @@ def test_the_worst_group_is_a_pair_of_class_and_attribute():
 def test_a_metric_without_parts_is_written_as_a_number():
     found = split_metrics(table(LABELS, PREDICTED), 3)
     assert {name for name in MENU if not isinstance(found[name], dict)} == {
-        "f1", "macro_f1", "worst_class", "worst_group", "ece"
+        "f1_of_averages", "macro_f1", "worst_class", "worst_group", "ece"
     }  # fmt: skip
     assert set(found["recall"]) == {"all", "many"}
 
@@ -275,7 +275,7 @@ def test_a_metric_without_parts_is_written_as_a_number():
         ("clt.accuracy.all", ("clt", "accuracy", "all")),
         ("glt.precision.few", ("glt", "precision", "few")),
         ("glt.accuracy.attribute10", ("glt", "accuracy", "attribute10")),
-        ("my_own.f1", ("my_own", "f1", "all")),
+        ("my_own.f1_of_averages", ("my_own", "f1_of_averages", "all")),
     ],
 )
 def test_a_path_is_protocol_metric_and_part(path, place):
@@ -286,7 +286,8 @@ def test_a_path_is_protocol_metric_and_part(path, place):
     "path", ["", "accuracy", "clt", "clt.", "clt.acuracy.all", "clt.n", ".accuracy.all", "clt..all"]
 )
 def test_a_path_without_a_metric_is_refused_with_the_metrics(path):
-    with pytest.raises(ValueError, match=r"is not <protocol>\.<metric>\.<part>; metrics: accuracy, ece, f1, macro_f1"):
+    valid = r"is not <protocol>\.<metric>\.<part>; metrics: accuracy, ece, f1_of_averages, macro_f1"
+    with pytest.raises(ValueError, match=valid):
         parse_path(path)
 
 
@@ -315,9 +316,9 @@ def test_recall_has_no_attributes():
         parse_path("clt.recall.attribute0")
 
 
-@pytest.mark.parametrize("path", ["clt.f1.all", "clt.f1.few", "clt.f1."])
+@pytest.mark.parametrize("path", ["clt.f1_of_averages.all", "clt.f1_of_averages.few", "clt.f1_of_averages."])
 def test_a_part_of_a_metric_without_parts_is_refused_with_the_right_path(path):
-    with pytest.raises(ValueError, match=r"f1 has no parts, write clt\.f1$"):
+    with pytest.raises(ValueError, match=r"f1_of_averages has no parts, write clt\.f1_of_averages$"):
         parse_path(path)
 
 
@@ -351,7 +352,7 @@ def test_the_known_answer_of_accuracy_precision_and_f1():
     metrics = split_metrics(table(LABELS, PREDICTED), 3)
     assert metrics["accuracy"]["all"] == 50
     assert metrics["precision"]["all"] == pytest.approx(100 / 3)
-    assert metrics["f1"] == pytest.approx(40)
+    assert metrics["f1_of_averages"] == pytest.approx(40)
     assert metrics["n"] == 6
 
 
@@ -366,9 +367,9 @@ def test_a_predicted_class_absent_from_the_labels_is_not_averaged_but_absorbs_er
 
 
 def test_f1_is_the_harmonic_mean_of_the_overall_numbers():
-    assert f1(50, 100 / 3) == pytest.approx(40)
-    assert f1(100, 100) == 100
-    assert f1(0, 0) == 0
+    assert f1_of_averages(50, 100 / 3) == pytest.approx(40)
+    assert f1_of_averages(100, 100) == 100
+    assert f1_of_averages(0, 0) == 0
 
 
 @given(st.integers(0, 10**6))

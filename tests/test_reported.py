@@ -39,7 +39,7 @@ def test_a_run_that_nobody_reports_is_unreported():
 
 
 @pytest.mark.parametrize(
-    "metric", ["clt.precision.few", "clt.recall.all", "clt.accuracy.attribute0", "clt.f1", "clt.ece"]
+    "metric", ["clt.precision.few", "clt.recall.all", "clt.accuracy.attribute0", "clt.f1_of_averages", "clt.ece"]
 )
 def test_a_gate_takes_every_path_of_the_menu(metric):
     assert parse(Gate, {"primary": metric}, "gate").all_metrics() == [metric]
@@ -48,12 +48,12 @@ def test_a_gate_takes_every_path_of_the_menu(metric):
 @pytest.mark.parametrize(
     ("metric", "valid"),
     [
-        ("accuracy", "metrics: accuracy, ece, f1"),
-        ("clt.n", "metrics: accuracy, ece, f1"),
+        ("accuracy", "metrics: accuracy, ece, f1_of_averages"),
+        ("clt.n", "metrics: accuracy, ece, f1_of_averages"),
         ("clt.accuracy", "parts of accuracy: all, many"),
         ("clt.accuracy.fwe", "parts of accuracy: all, many"),
         ("clt.accuracy.all.mean", "parts of accuracy: all, many"),
-        ("clt.f1.all", "f1 has no parts, write clt.f1"),
+        ("clt.f1_of_averages.all", "f1_of_averages has no parts, write clt.f1_of_averages"),
     ],
 )
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_gate_takes_every_path_of_the_menu(metric):
     ],
 )
 def test_a_path_that_is_not_of_the_menu_is_refused_with_what_is(block, where, rest, metric, valid):
-    value = {"metrics": ["clt.f1", metric]} if block is Gate else {"metric": metric}
+    value = {"metrics": ["clt.f1_of_averages", metric]} if block is Gate else {"metric": metric}
     with pytest.raises(Refused) as refused:
         parse(block, value | rest, "block")
     assert refused.value.message.startswith(f"block:\n  {where}: {metric!r}")

@@ -47,6 +47,7 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
         raise GateFailed(
             f"gate failed: {number} reason{'s' * (number != 1)}:\n{lines}{_settings(verdict)}\nreport: {report}"
         )
+    log.info("report: %s/report.md", report)
     log.info("%s", last_line(name, verdict))
 
 
@@ -61,8 +62,9 @@ def last_line(name: str, verdict: Mapping[str, Any]) -> str:
 
 
 def _settings(verdict: Mapping[str, Any]) -> str:
-    """Return how the gate's settings differ from those of the accepted file, or nothing."""
-    return f"\nchanged since accepted: {'; '.join(verdict['settings'])}" if verdict["settings"] else ""
+    """Return how the gate's settings differ from those of the accepted file, and where they mislead, or nothing."""
+    changed = f"\nchanged since accepted: {'; '.join(verdict['settings'])}" if verdict["settings"] else ""
+    return changed + "".join(f"\nnote: {line}" for line in verdict["notes"])
 
 
 def _differences(judged: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -14,9 +14,10 @@ from ltpipe.config.spec import Refused, Spec
 from ltpipe.evaluation.baseline import Accepted, check_bits, read_accepted
 from ltpipe.evaluation.cells import check_cells
 from ltpipe.evaluation.comparison import Column, compare_all, find_power, share_risk
+from ltpipe.evaluation.headline import choose_headline
 from ltpipe.evaluation.margin import Falls
 from ltpipe.evaluation.measure import Evaluation
-from ltpipe.evaluation.metrics import MetricPath
+from ltpipe.evaluation.metrics import MetricPath, parse_path
 from ltpipe.evaluation.verdict import PASSING, Noise, decide, describe_failed, guessing_value, one_image, sign_of
 from ltpipe.storage.manifest import fingerprint
 from ltpipe.storage.table import Table
@@ -90,6 +91,7 @@ def judge(
         "accepted_reason": baseline.reason if baseline else None,
         "retired": baseline.retired if baseline else {},
         "settings": _changed_settings(baseline, gate, summaries) if baseline else [],
+        "notes": find_misleading(manifest, gate, evaluation),
         "summaries": list(summaries),
     }
 
@@ -286,6 +288,18 @@ def _changed_settings(baseline: Accepted, gate: Gate, summaries: Sequence[Mappin
             lines.append(f"{summary['run']}: {summary['n']} seeds, when accepted {entry.n}")
         if entry is not None and entry.recipe not in (None, summary["cells"][0]["recipe"]):
             lines.append(f"{summary['run']}: another recipe (method, schedule or model) than when accepted")
+    return lines
+
+
+def find_misleading(manifest: Table, gate: Gate, evaluation: Evaluation) -> list[str]:
+    """Return a line for each protocol that gates on accuracy though its test split is not balanced."""
+    gated = [parse_path(path) for path in gate.all_metrics()]
+    lines = []
+    for protocol in dict.fromkeys(place.protocol for place in gated if place.metric == "accuracy"):
+        labels = manifest.loc[manifest["split"] == evaluation.protocols[protocol].test, "label"]
+        headline = choose_headline(protocol, labels.value_counts().to_list() or [0])
+        if headline.metric != "accuracy" and headline.path not in gate.all_metrics():
+            lines.append(f"{protocol}.accuracy gates, but {headline.reason}: gate on {headline.path}")
     return lines
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ltpipe.evaluation.headline import Headline, headlines
 from ltpipe.storage.manifest import GROUPS
 from ltpipe.storage.table import Table
 
@@ -25,7 +26,7 @@ def render(
     for detail in details:
         by_run.setdefault(detail["cell"].split(".")[1], []).append(detail)
     figures = {
-        "groups.png": _draw_groups(Figure, summaries),
+        "groups.png": _draw_groups(Figure, summaries, headlines(details)),
         "classes.png": _draw_classes(Figure, by_run),
         "confusion.png": _draw_confusion(Figure, by_run),
         "reliability.png": _draw_reliability(Figure, by_run),
@@ -65,13 +66,13 @@ def _protocols(by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     return list(dict.fromkeys(p for cells in by_run.values() for cell in cells for p in cell["protocols"]))
 
 
-def _draw_groups(figure_class: Any, summaries: Sequence[Mapping[str, Any]]) -> Any:
-    """Draw the accuracy of each frequency group: bars are means over seeds, whiskers standard deviations."""
-    protocols = list(dict.fromkeys(key.split(".")[0] for s in summaries for key in s["metrics"]))
-    figure, axes = _subplots(figure_class, 1, len(protocols), width=5.0)
-    for axis, protocol in zip(axes[0], protocols, strict=True):
+def _draw_groups(figure_class: Any, summaries: Sequence[Mapping[str, Any]], shown: Sequence[Headline]) -> Any:
+    """Draw the headline metric of each frequency group: bars are means over seeds, whiskers standard deviations."""
+    figure, axes = _subplots(figure_class, 1, len(shown), width=5.0)
+    for axis, headline in zip(axes[0], shown, strict=True):
+        named = f"{headline.protocol}.{headline.metric}"
         for number, summary in enumerate(summaries):
-            metrics = [(x, summary["metrics"].get(f"{protocol}.accuracy.{g}")) for x, g in enumerate(("all", *GROUPS))]
+            metrics = [(x, summary["metrics"].get(f"{named}.{g}")) for x, g in enumerate(("all", *GROUPS))]
             present = [(x, m) for x, m in metrics if m is not None]
             if not present:  # the run is not evaluated by this protocol
                 continue
@@ -85,7 +86,8 @@ def _draw_groups(figure_class: Any, summaries: Sequence[Mapping[str, Any]]) -> A
                 color=f"C{number % 10}",
                 label=summary["run"],
             )
-        axis.set(title=protocol, ylabel="accuracy, %", ylim=(0, 100), xticks=range(4), xticklabels=("all", *GROUPS))
+        axis.set(title=headline.protocol, ylabel=f"{headline.metric}, %", ylim=(0, 100))
+        axis.set(xticks=range(4), xticklabels=("all", *GROUPS))
     _legend(figure)
     return figure
 

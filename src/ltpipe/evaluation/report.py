@@ -9,6 +9,7 @@ from typing import Any
 from ltpipe.config.spec import Refused
 from ltpipe.evaluation import plots
 from ltpipe.evaluation.claims import Claims, check_claims
+from ltpipe.evaluation.headline import Headline, headlines, rank
 from ltpipe.recipe.cell import require_cell
 from ltpipe.storage.table import Table
 
@@ -34,7 +35,8 @@ def report(
         require_cell("the training log", log.iloc[0].to_dict(), asked)
     names = [cell["cell"] for cell in judged]
     figures = plots.render(summaries, details, dict(zip(names, logs, strict=True)))
-    text = render_markdown(verdict, validation, check_claims(claims, summaries), list(figures))
+    claimed = check_claims(claims, summaries)
+    text = render_markdown(verdict, validation, claimed, list(figures), headlines(details))
     return {"report.md": text.encode(), **figures}
 
 
@@ -54,8 +56,9 @@ def render_markdown(
     validation: Mapping[str, Any],
     claims: Sequence[Mapping[str, Any]],
     figures: Sequence[str],
+    shown: Sequence[Headline] = (),
 ) -> str:
-    """Return the report's text. figures: file names of the figures, which lie beside it."""
+    """Return the report's text. figures: file names of the figures, which lie beside it. shown: of each protocol."""
     summaries, state = verdict["summaries"], verdict["state"]
     checks = validation["expectations"]
     data = " ".join(sorted({d for s in summaries for d in s["data"]}))
@@ -68,6 +71,7 @@ def render_markdown(
         *([""] + [f"* {line}" for line in verdict["failed"]] if verdict["failed"] else []),
         *_settings_section(verdict),
         "",
+        *_headline_section(summaries, shown),
         "## Gate",
         "",
         "Rates in percent; n seeds; delta and margin in percentage points. "
@@ -123,10 +127,27 @@ def _outcome(verdict: Mapping[str, Any]) -> str:
 
 
 def _settings_section(verdict: Mapping[str, Any]) -> list[str]:
-    """Return how the gate differs from the one that the baseline was accepted with, and what was retired."""
+    """Return how the gate differs from the accepted one's, what was retired, and where the gate is misleading."""
     retired = [f"{run} was retired: {reason}" for run, reason in verdict["retired"].items()]
-    lines = [*(f"changed since accepted: {line}" for line in verdict["settings"]), *retired]
+    lines = [*(f"changed since accepted: {line}" for line in verdict["settings"]), *retired, *verdict["notes"]]
     return ["", *(f"* {line}" for line in lines)] if lines else []
+
+
+def _headline_section(summaries: Sequence[Mapping[str, Any]], shown: Sequence[Headline]) -> list[str]:
+    """Return a ranking of the runs for each protocol, by its headline metric."""
+    lines = []
+    for headline in shown:
+        columns = [f"{headline.protocol}.{name}" for name in (f"{headline.metric}.few", "worst_class", "macro_f1")]
+        other = "recall" if headline.metric == "accuracy" else "accuracy"
+        columns = [headline.path, *columns, f"{headline.protocol}.{other}.all"]
+        ranked = [(s["run"], str(s["n"]), s["metrics"]) for s in rank(summaries, headline)]
+        rows = [
+            [str(place), run, n, *(_mean_and_std(metrics.get(column)) for column in columns)]
+            for place, (run, n, metrics) in enumerate(ranked, start=1)
+        ]
+        why = f"Mean ± standard deviation over n seeds; {headline.reason}."
+        lines += [f"## Headline of {headline.protocol}", "", why, "", *_table(["", "run", "n", *columns], rows), ""]
+    return lines
 
 
 def _sight(verdict: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ confidence (0..1), group, and attribute (-1 if the data have none). It is not em
 other part without images is left out, it is not 0.
 
 A metric path names one value: <protocol>.<metric>.<part>, e.g. glt.accuracy.few; or <protocol>.<metric> if the metric
-has no parts but `all`, e.g. glt.f1.
+has no parts but `all`, e.g. glt.macro_f1.
 """
 
 import re
