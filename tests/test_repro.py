@@ -142,6 +142,22 @@ def test_a_worse_model_fails_at_the_gate_with_the_report_written(copy):
     assert done.returncode == 0, done.stderr
 
 
+def test_an_experiment_is_kept_though_its_gate_would_fail(copy):
+    """README: up to the stage `judge`; DVC drops an experiment of which a stage fails."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "add", "-A"], cwd=copy, check=True)
+    subprocess.run([*git, "commit", "-qm", "before"], cwd=copy, check=True)
+    change = "conf/base/parameters/digits_glt.yml:digits_glt.schedule.epochs=1"
+    done = call(copy, "dvc", "exp", "run", "--name", "short", "-S", change, "judge-digits_glt")
+    assert done.returncode == 0, done.stderr
+    assert "short" in call(copy, "dvc", "exp", "list").stdout
+    assert "the gate FAILS" in (copy / "data/08_reporting/digits_glt/report/report.md").read_text()
+    subprocess.run([*git, "restore", "."], cwd=copy, check=True)
+    assert call(copy, "dvc", "checkout").returncode == 0
+    done = repro(copy)
+    assert done.returncode == 0 and ran(done) == [], "going back runs nothing"
+
+
 def test_weights_after_an_edited_loss_equal_a_clean_run_s(copy):
     path = copy / "src/ltpipe/methods/logit_adjust.py"
     old, before = weights(copy, "logit_adjust"), path.read_text()
