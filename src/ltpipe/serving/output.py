@@ -156,6 +156,7 @@ class Partial:
             else:
                 self.part.replace(self.out)
             self.note.unlink(missing_ok=True)
+            self.file.close()  # only now may another process write there
         except OSError as error:
             raise Refused(f"cannot write {self.out}: {error.strerror or error}; {self.kept()}") from None
 
@@ -173,6 +174,7 @@ class Partial:
         """Remove what was written; an older result stays."""
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
+        self.file.close()
 
     def kept(self) -> str:
         """Return what a run that ends here leaves; if that is nothing, no file is left."""
