@@ -246,6 +246,7 @@ def test_images_smaller_than_the_network_are_refused(tmp_path):
 
 def test_larger_packed_images_are_exported_and_predicted(tmp_path):
     from ltpipe.serving.export import Parity, export
+    from ltpipe.serving.preprocessing import Preprocessing
     from ltpipe.serving.session import open_session, predict, read_facts
     from ltpipe.training.train import train
 
@@ -255,6 +256,8 @@ def test_larger_packed_images_are_exported_and_predicted(tmp_path):
     recipe = {"run": run, "schedule": schedule, "model": model, "seed": 0, "cell": "x.ce.s0"}
     checkpoint, _ = train(manifest, pixels, tmp_path, **recipe)
     payload, report = export(checkpoint, manifest, pixels, **recipe, parity=Parity())
-    assert report["agrees"] and read_facts(open_session(payload))["image_size"] == 12
+    facts = read_facts(open_session(payload))
+    assert report["agrees"] and facts["image_size"] == 12
+    assert facts["preprocessing"] == Preprocessing(size=12, network=8, jpeg="shrunk").model_dump()
     table = predict(payload, manifest, pixels, **recipe, parity=Parity())
     assert len(table) == 20 and table["confidence"].between(0.5, 1).all()

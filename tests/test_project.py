@@ -410,6 +410,6 @@ def test_models_hold_no_path_of_the_machine_and_state_their_opset(smoke):
     model = onnx.load(path)
     assert [o.version for o in model.opset_import if o.domain == ""] == [20]
     facts = {entry.key for entry in model.metadata_props}
-    assert {"ltpipe.classes", "ltpipe.cell", "ltpipe.seed", "ltpipe.data", "ltpipe.code"} <= facts
+    assert {f"ltpipe.{name}" for name in ("classes", "cell", "seed", "data", "code", "preprocessing")} <= facts
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"

@@ -122,6 +122,17 @@ def decode(paths: Sequence[Path], size: int, crop: Crop | None = None) -> np.nda
     return images
 
 
+def read_square(path: Path, size: int, *, shrink: bool) -> np.ndarray:
+    """Return one file as it is packed, uint8, size x size x 3: with `shrink` as `decode` does, else of all its pixels.
+
+    Raises Refused with the reason alone if the file cannot be decoded.
+    """
+    try:
+        return np.asarray(crop_square(_load(path, size if shrink else None), size))
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their parsers do
+        raise Refused(_explain(path, error)) from None
+
+
 def _try_all(work: Callable[[int], None], paths: Sequence[Path], title: str) -> None:
     """Call work(i) for each file i, in threads. Raises Refused with the reasons of all files for which it failed."""
 

@@ -2,7 +2,8 @@
 
 Input `image`: uint8, B x H x W x 3 (RGB), any B. H = W = the packed size (source.size); if the network takes smaller
 images, the graph cuts out their centre. Outputs `logits` and `probabilities`: float32, B x C. Normalisation and the
-method's predict() are part of the graph; class names and provenance are in its metadata.
+method's predict() are part of the graph; class names, provenance and how pictures become such images are in its
+metadata (ltpipe.serving.preprocessing).
 """
 
 import json
@@ -19,6 +20,7 @@ from ltpipe.models.model import Model
 from ltpipe.recipe.cell import exported_by, identity, require_cell
 from ltpipe.recipe.run import Run, rebuild, untrained
 from ltpipe.recipe.schedule import Schedule
+from ltpipe.serving.preprocessing import describe
 from ltpipe.storage.identity import digest_bytes
 from ltpipe.storage.manifest import data_version
 from ltpipe.storage.table import Table
@@ -67,7 +69,8 @@ def export(
     servable, facts = rebuild(checkpoint, run, model)
     facts |= {"checkpoint": digest_bytes(checkpoint)} | exported_by(parity)
     size = images.shape[1]
-    payload = to_onnx(servable, facts | {"image_size": size}, graph_of(run, model, facts["classes_counts"], size))
+    facts |= {"image_size": size, "preprocessing": describe(manifest, size, model.image).model_dump()}
+    payload = to_onnx(servable, facts, graph_of(run, model, facts["classes_counts"], size))
     # an image that is in several test splits has several rows in the manifest
     rows = manifest.loc[manifest["role"] != "train", "row"].drop_duplicates().to_numpy()
     chosen = images[rows[np.linspace(0, len(rows) - 1, min(parity.images, len(rows))).astype(int)]]

@@ -20,8 +20,10 @@ from ltpipe.storage.table import Table
 BATCH = 256  # images of one forward pass
 
 
-def open_session(model: bytes, provider: str = "auto") -> Any:
+def open_session(model: bytes, provider: str = "auto", threads: int = 0) -> Any:
     """Return an onnxruntime session on `provider`: cuda, cpu, or auto (cuda if a driver is installed).
+
+    threads: of the processor, for one operator; 0: as many as onnxruntime chooses.
 
     Raises Refused if the model cannot be opened, or if CUDA was chosen and does not start: onnxruntime by itself falls
     back to the CPU without an error.
@@ -34,8 +36,10 @@ def open_session(model: bytes, provider: str = "auto") -> Any:
     if provider == "cuda":
         ort.preload_dlls()  # torch does not bring every library that the CUDA provider needs
         providers = ["CUDAExecutionProvider", *providers]
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
     try:
-        session = ort.InferenceSession(model, providers=providers)
+        session = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base class but Exception
         raise Refused(f"not a model that onnxruntime can open: {error}") from None
     if session.get_providers()[0] != providers[0]:
@@ -53,7 +57,7 @@ def _has_driver() -> bool:
 
 
 def read_facts(session: Any) -> dict[str, Any]:
-    """Return the provenance that `export` wrote into the model: cell, seed, data, code, classes, image_size, ...
+    """Return the provenance that `export` wrote into the model: cell, seed, data, code, classes, preprocessing, ...
 
     Raises Refused if there is none.
     """
