@@ -151,3 +151,9 @@ def test_class_names_come_in_numeric_order(manifest):
     rows = manifest.iloc[:11].assign(label=[10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
     rows["class_name"] = [f"name{y}" for y in rows["label"]]
     assert class_names(rows) == [f"name{y}" for y in range(11)]
+
+
+def test_names_of_attributes_are_part_of_the_fingerprint(manifest):
+    named, other = manifest.copy(), manifest.copy()
+    named.attrs, other.attrs = {"attributes": [["day"]]}, {"attributes": [["night"]]}
+    assert len({fingerprint(manifest), fingerprint(named), fingerprint(other)}) == 3

@@ -86,6 +86,11 @@ def naive_macro_f1(images):
     return sum(each) / len(each)
 
 
+def naive_worst_attribute(images):
+    known = [image for image in images if image[2] >= 0]
+    return min((naive_recall(inside) for inside in by(known, lambda image: image[2])), default=naive_recall(images))
+
+
 def naive_ece(images):
     bins = by(images, lambda image: int(np.ceil(image[3] * 15)))
     return sum(abs(sum((y == p) - trust for y, p, _, trust in inside)) for inside in bins) / len(images)
@@ -99,6 +104,7 @@ NAIVE: dict[str, Any] = {
     "macro_f1": naive_macro_f1,
     "worst_class": lambda images: min(share(of_class) for of_class in by(images, lambda image: image[0])),
     "worst_group": lambda images: min(share(pair) for pair in by(images, lambda image: (image[0], image[2]))),
+    "worst_attribute": naive_worst_attribute,
     "ece": naive_ece,
 }
 
@@ -261,7 +267,7 @@ def test_the_worst_group_is_a_pair_of_class_and_attribute():
 def test_a_metric_without_parts_is_written_as_a_number():
     found = split_metrics(table(LABELS, PREDICTED), 3)
     assert {name for name in MENU if not isinstance(found[name], dict)} == {
-        "f1_of_averages", "macro_f1", "worst_class", "worst_group", "ece"
+        "f1_of_averages", "macro_f1", "worst_attribute", "worst_class", "worst_group", "ece"
     }  # fmt: skip
     assert set(found["recall"]) == {"all", "many"}
 
@@ -275,6 +281,7 @@ def test_a_metric_without_parts_is_written_as_a_number():
         ("clt.accuracy.all", ("clt", "accuracy", "all")),
         ("glt.precision.few", ("glt", "precision", "few")),
         ("glt.accuracy.attribute10", ("glt", "accuracy", "attribute10")),
+        ("lt.accuracy.attribute=site 2.b", ("lt", "accuracy", "attribute=site 2.b")),
         ("my_own.f1_of_averages", ("my_own", "f1_of_averages", "all")),
     ],
 )
@@ -307,7 +314,9 @@ def test_a_path_without_a_metric_is_refused_with_the_metrics(path):
     ],
 )
 def test_a_path_of_an_unknown_part_is_refused_with_the_parts(part):
-    with pytest.raises(ValueError, match=r"parts of accuracy: all, many, medium, few, attribute<rank>"):
+    with pytest.raises(
+        ValueError, match=r"parts of accuracy: all, many, medium, few, attribute<rank>, attribute=<name>"
+    ):
         parse_path(f"clt.accuracy.{part}")
 
 
@@ -405,6 +414,17 @@ def test_precision_of_an_attribute_counts_predictions_inside_the_attribute_only(
 def test_an_empty_group_is_left_out_and_not_0():
     metrics = split_metrics(table(LABELS, PREDICTED, group=["many", "many", "few", "few", "few", "few"]), 3)
     assert set(metrics["accuracy"]) == set(metrics["precision"]) == {"all", "many", "few"}
+
+
+def test_attributes_with_names_have_values_by_name_and_the_worst_is_by_name_too():
+    """Rank 0 is another name in each class, so the values by rank are others."""
+    labels, predicted = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([0, 0, 1, 1, 1, 0, 0, 0])
+    rows = table(labels, predicted, attribute=[0, 0, 1, 1, 0, 0, 1, 1])
+    names = ["day", "day", "night", "night", "night", "night", "day", "day"]
+    found = split_metrics(rows.assign(attribute_name=names), 2)
+    assert found["accuracy"]["attribute=day"] == 50 and found["accuracy"]["attribute=night"] == 25
+    assert found["worst_attribute"] == 25 and split_metrics(rows, 2)["worst_attribute"] == 0
+    assert "attribute=day" not in split_metrics(rows, 2)["accuracy"]
 
 
 def test_data_without_attributes_have_no_attribute_metrics():

@@ -6,6 +6,7 @@ import pytest
 
 from ltpipe.config.spec import Refused
 from ltpipe.data.split import Split, draw
+from ltpipe.storage.manifest import with_attribute_names
 
 GROUPS = {"by": "count", "many": 100, "medium": 20}
 
@@ -134,3 +135,16 @@ def test_images_of_no_split_are_left_out_only_if_the_file_says_so(index):
         draw(divided, split())
     assert len(draw(divided, split(official=True))) == 234
     assert len(draw(divided, split(official=False))) == 350
+
+
+def test_names_of_attributes_are_kept_by_class_and_rank():
+    index = make_index()
+    names = ["day", "night", "unused", "dusk"]
+    options = {"test": {"fraction": 0.2}, "val": {"fraction": 0.1}, "groups": GROUPS}
+    assert draw(index, Split(kind="stratified", options=options)).attrs == {}
+    index.attrs["attribute_names"] = names
+    manifest = draw(index, Split(kind="stratified", options=options))
+    assert manifest.attrs["attributes"][0] == ["dusk", "day", "night"]
+    named = with_attribute_names(manifest, manifest)
+    expected = index.set_index("image")["attribute"].map(lambda value: names[value])
+    assert named.set_index("image")["attribute_name"].to_dict() == expected[manifest["image"]].to_dict()

@@ -18,7 +18,7 @@ from ltpipe.recipe.cell import exported_by, identity, predicted_by, require_cell
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.identity import digest, digest_blocks
-from ltpipe.storage.manifest import KEPT, fingerprint
+from ltpipe.storage.manifest import KEPT, fingerprint, with_attribute_names
 from ltpipe.storage.provenance import code_version
 from ltpipe.storage.table import Table
 
@@ -131,7 +131,7 @@ def measure(
         rows = predictions[predictions["split"] == test]
         if rows.empty:
             raise Refused(f"protocol {name}: the manifest has no image in split {test!r}")
-        metrics["protocols"][name] = split_metrics(rows, len(facts["classes"]))
+        metrics["protocols"][name] = split_metrics(with_attribute_names(rows, manifest), len(facts["classes"]))
         details["protocols"][name] = _protocol_details(rows, facts)
     return metrics, details, _class_table(details)
 

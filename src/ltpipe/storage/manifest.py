@@ -14,9 +14,12 @@ One row is one image in one split. Columns, in this order:
     split       train_glt, train_cbl, val, test_cbl, ...: the name begins with the role
     group       many, medium or few: a property of the class
     attribute   rank of the attribute inside its class, 0 the most frequent; -1 if the data has none (int64)
+
+attrs["attributes"], if attributes have names: for each class the names of its attributes, by rank.
 """
 
 import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -79,7 +82,8 @@ def fingerprint(manifest: Table) -> str:
 
     Of `file` only the part after the last slash counts: in which folders the images lie differs between machines
     (ILSVRC val lies in class folders or in one). It does not see the content of the images; `data_version` does. If
-    training reads whole pictures, attrs["originals"] is a digest of their files, and counts too.
+    training reads whole pictures, attrs["originals"] is a digest of their files, and counts too, as do the names of
+    attributes.
     """
     ordered = manifest.sort_values("id")
     digest = hashlib.sha256()
@@ -90,7 +94,18 @@ def fingerprint(manifest: Table) -> str:
         # the zero byte separates columns: without it, values could move from one column to the next unnoticed
         digest.update("\n".join(values).encode() + b"\0")
     digest.update(manifest.attrs.get("originals", "").encode())
+    if names := manifest.attrs.get("attributes"):
+        digest.update(b"\0" + json.dumps(names).encode())
     return digest.hexdigest()[:16]
+
+
+def with_attribute_names(rows: Table, manifest: Table) -> Table:
+    """Return rows (columns label and attribute) with the column attribute_name, if the manifest has names."""
+    names = manifest.attrs.get("attributes")
+    if not names:
+        return rows
+    pairs = zip(rows["label"], rows["attribute"], strict=True)
+    return rows.assign(attribute_name=[names[label][rank] if rank >= 0 else "" for label, rank in pairs])
 
 
 def data_version(manifest: Table, images: np.ndarray) -> str:

@@ -4,12 +4,15 @@
     train        the rest; with a `profile`, a long tail of the rest
 
 If images have an attribute, every cut has the attributes of a class in proportion. The manifest's `attribute` is the
-rank of the attribute inside its class, 0 the most frequent.
+rank of the attribute inside its class, 0 the most frequent. If the index has names of attributes, the manifest keeps
+them.
 
 Where the images come with splits (folders train and test, a CSV's column split, an official dataset), these are taken:
 train and test unchanged, and so is val if there is one; else val is cut from train. `official: false` draws from all
 images instead. If only some images have a split, `official` must be stated: true leaves the others out.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from pydantic import Field
@@ -92,7 +95,23 @@ def draw_manifest(index: Table, config: Config) -> Table:
     sizes = config.profile.class_sizes(np.array([len(rows) for rows in train]))
     kept = np.concatenate([rows[:n] for rows, n in zip(train, sizes, strict=True)])
     parts: list[Part] = [("train", "train", kept), ("val", "val", val), ("test", "test", test)]
-    return build_manifest(index, parts, labels, config.groups.of_classes(sizes), rank_attributes(labels, attribute))
+    groups, ranks = config.groups.of_classes(sizes), rank_attributes(labels, attribute)
+    manifest = build_manifest(index, parts, labels, groups, ranks)
+    if names := index.attrs.get("attribute_names"):
+        manifest.attrs["attributes"] = name_ranks(labels, attribute, ranks, names)
+    return manifest
+
+
+def name_ranks(labels: np.ndarray, attribute: np.ndarray, ranks: np.ndarray, names: Sequence[str]) -> list[list[str]]:
+    """Return for each class the names of its attributes, by rank.
+
+    labels, attribute, ranks: of each image, N. names: of each attribute.
+    """
+    found: list[dict[int, str]] = [{} for _ in range(int(labels.max()) + 1)]
+    for label, value, place in zip(labels.tolist(), attribute.tolist(), ranks.tolist(), strict=True):
+        if value >= 0:
+            found[label][place] = names[value]
+    return [[of_class[place] for place in sorted(of_class)] for of_class in found]
 
 
 def _takes_official(index: Table, stated: bool | None) -> bool:

@@ -4,12 +4,14 @@ A docstring with the formula and its source, and
 
 HIGHER_IS_BETTER            whether a larger value is better
 PARTS                       the parts of the test set of which the metric can have a value, ("all",) or more:
-                            "all", the groups many, medium and few, ATTRIBUTE ("attribute<rank>": attribute0, ...)
+                            "all", the groups many, medium and few, ATTRIBUTE ("attribute<rank>": attribute0, ...;
+                            and "attribute=<name>": attribute=night, if the images have names for theirs)
 measure(rows, classes)      -> part -> value, in percent
 
 rows is a table with a row for each image of the test split and the columns label, predicted (0..classes-1),
-confidence (0..1), group, and attribute (-1 if the data have none). It is not empty. Part `all` always has a value; any
-other part without images is left out, it is not 0.
+confidence (0..1), group, attribute (its rank in the class; -1 if the data have none), and, if attributes have names,
+attribute_name ("": unknown). It is not empty. Part `all` always has a value; any other part without images is left out,
+it is not 0.
 
 A metric path names one value: <protocol>.<metric>.<part>, e.g. glt.accuracy.few; or <protocol>.<metric> if the metric
 has no parts but `all`, e.g. glt.macro_f1.
@@ -54,8 +56,10 @@ def parse_path(path: str) -> Place:
         return Place(protocol, metric, ALL)
     parts = load_item(MENU, metric).PARTS
     # ranks are written without leading zeros, so that a value has one path
-    if not re.fullmatch("|".join(parts).replace("<rank>", "(0|[1-9][0-9]*)"), part):
-        raise ValueError(f"{path!r} is not {protocol}.{metric}.<part>; parts of {metric}: {', '.join(parts)}")
+    valid = "|".join(parts).replace(ATTRIBUTE, "attribute(0|[1-9][0-9]*)|attribute=.+")
+    if not re.fullmatch(valid, part):
+        shown = ", ".join(parts).replace(ATTRIBUTE, f"{ATTRIBUTE}, attribute=<name>")
+        raise ValueError(f"{path!r} is not {protocol}.{metric}.<part>; parts of {metric}: {shown}")
     return Place(protocol, metric, part)
 
 
@@ -84,7 +88,23 @@ def members(rows: Table, parts: Sequence[str]) -> Iterator[tuple[str, np.ndarray
         if part == ALL:
             yield part, np.ones(len(rows), bool)
         elif part == ATTRIBUTE:
-            ranks = rows["attribute"].to_numpy()
-            yield from ((f"attribute{rank}", ranks == rank) for rank in np.unique(ranks[ranks >= 0]))
+            yield from _rank_members(rows)
+            yield from _name_members(rows)
         elif (member := (rows["group"] == part).to_numpy()).any():
             yield part, member
+
+
+def attribute_members(rows: Table) -> list[tuple[str, np.ndarray]]:
+    """Return the part of each attribute, and which rows have it: by name if there are names, else by rank."""
+    return list(_name_members(rows)) or list(_rank_members(rows))
+
+
+def _rank_members(rows: Table) -> Iterator[tuple[str, np.ndarray]]:
+    ranks = rows["attribute"].to_numpy()
+    yield from ((f"attribute{rank}", ranks == rank) for rank in np.unique(ranks[ranks >= 0]))
+
+
+def _name_members(rows: Table) -> Iterator[tuple[str, np.ndarray]]:
+    if "attribute_name" in rows:
+        names = rows["attribute_name"].to_numpy(dtype=str)
+        yield from ((f"attribute={name}", names == name) for name in np.unique(names[names != ""]))
