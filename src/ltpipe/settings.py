@@ -1,6 +1,14 @@
 """Kedro's settings."""
 
-from ltpipe.hooks import DistinctPaths, KnownRunners, MissingInputs, StaleOutputs, WholeParameters
+from ltpipe.hooks import (
+    CellsOfARun,
+    DistinctPaths,
+    FinishedScratch,
+    KnownRunners,
+    MissingInputs,
+    StaleOutputs,
+    WholeParameters,
+)
 from ltpipe.pipeline_registry import project_root
 
 # without a soft merge an environment that names one key of a block would delete the block's other keys;
@@ -10,4 +18,12 @@ CONFIG_LOADER_ARGS = {
     "default_run_env": "local" if (project_root() / "conf/local").is_dir() else "base",
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
 }
-HOOKS = (WholeParameters(), KnownRunners(), DistinctPaths(), MissingInputs(), StaleOutputs())
+HOOKS = (
+    WholeParameters(),
+    KnownRunners(),
+    DistinctPaths(),
+    MissingInputs(),
+    StaleOutputs(),
+    CellsOfARun(),
+    FinishedScratch(),
+)

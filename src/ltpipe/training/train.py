@@ -17,6 +17,8 @@ from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.identity import digest_bytes
 from ltpipe.storage.manifest import GROUPS, class_names, data_version
 from ltpipe.storage.table import Table
+from ltpipe.training.scratch import RESUME
+from ltpipe.training.signals import Signals
 
 
 def train(  # noqa: PLR0913 - the inputs of a stage
@@ -37,18 +39,20 @@ def train(  # noqa: PLR0913 - the inputs of a stage
 
     log.attrs["seconds"]: wall time of the training, over all processes that took part.
 
-    images: uint8, N x H x W x 3. scratch: folder of the resume point, which is deleted when training has finished.
+    images: uint8, N x H x W x 3. scratch: folder of the resume points. The whole result is kept there too, so that it
+    is not lost before it is stored; then the caller discards it (ltpipe.training.scratch).
     start: checkpoint of the run that `run.start_from` names, of the same seed and data. pictures: opens the whole
     picture of a row of `images`; None: random boxes are taken from `images`.
     cell: "<benchmark>.<run>.<seed's name>".
     Raises Refused if the split is unknown or empty, if the images are smaller than the network's, if the method needs
-    a training image of every class and a class has none, if `start` is another cell's, or if the loss is not finite.
+    a training image of every class and a class has none, if `start` is another cell's, or if a loss or a weight is not
+    finite. Raises Stopped if a signal stopped the training: it goes on from there at the next call.
     """
     import pandas as pd
     import torch
 
     from ltpipe.storage import weights
-    from ltpipe.training import loop
+    from ltpipe.training import finished, loop
 
     schedule = schedule.with_changes(run.schedule)
     if (pictures is None) != (manifest.attrs.get("pictures") is None):
@@ -68,7 +72,7 @@ def train(  # noqa: PLR0913 - the inputs of a stage
     split = _load_split(manifest, images, run.split, target, schedule.resident if pictures is None else 0)
     room = schedule.resident - (len(split.rows) * images[:1].nbytes / 1e9 if pictures is None else 0)
     # a resume point of other libraries would go on with other rounding, or with other pixels
-    versions = {name: version(name) for name in ("torch", "torchvision", "pillow")}
+    versions = {name: version(name) for name in ("torch", "torchvision", "pillow")} | {"device": target.type}
     task = loop.Task(
         name=cell,
         run=run,
@@ -79,11 +83,13 @@ def train(  # noqa: PLR0913 - the inputs of a stage
         train=split,
         val=_load_split(manifest, images, "val", target, room),
         fingerprint=hashlib.sha256(json.dumps([facts, versions], sort_keys=True).encode()).hexdigest(),
-        resume=scratch / "resume.pt",
+        resume=scratch / RESUME,
         start=weights.unpack_weights(start)[0] if start is not None else None,
         pictures=_take_pictures(manifest, run.split, pictures, model.image, schedule.workers),
+        signals=Signals(),
     )
-    final, history, method_facts, seconds = loop.fit(task)
+    with task.signals:
+        final, history, method_facts, seconds = finished.fit(task)
     log = pd.DataFrame(history or [{"epoch": 0}])  # a method may train nothing
     log = log.assign(**{key: facts[key] for key in ("cell", "recipe", "code", "data")})
     log.attrs["seconds"] = seconds  # not a column: the log is the same whenever and wherever it is made
