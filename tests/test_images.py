@@ -143,7 +143,7 @@ def test_images_read_from_their_file_give_the_same_training(name, tmp_path):
     for held in (True, False):
         train, val = stored(tiny.TRAIN, held), stored(tiny.VAL, held)
         assert (train.pixels is not None) == held
-        results.append(loop.fit(replace(task, train=train, val=val)))
+        results.append(loop.fit(replace(task, train=train, val=val, resume=tmp_path / f"{held}.pt")))
     assert tiny.same(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
 

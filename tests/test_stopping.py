@@ -3,14 +3,17 @@
 Processes are forked, so that they need not import torch anew; the signals are real ones.
 """
 
+import logging
 import multiprocessing
 import os
 import random
+import re
 import signal
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import copied_project
 import numpy as np
 import pytest
 import tiny
@@ -40,6 +43,7 @@ def start(work, folder: Path, **options) -> multiprocessing.Process:
         os.dup2(os.open(folder / "said", os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)
         for number in CODES:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        logging.getLogger("ltpipe.training").addHandler(logging.StreamHandler(os.fdopen(2, "w")))
         work(**options)
 
     process = FORK.Process(target=child)
@@ -103,6 +107,7 @@ def test_a_second_signal_ends_at_once(tmp_path, monkeypatch):
     taken = slowly(monkeypatch, tmp_path, 100)
     process = start(run, tmp_path / "out", tmp_path=tmp_path / "out", schedule=LONGER)
     wait_for(taken, 1)
+    (tmp_path / "out/said").write_text("")  # what was said before the signal
     os.kill(process.pid, signal.SIGTERM)
     wait_for(tmp_path / "out/said", 1)
     os.kill(process.pid, signal.SIGTERM)
@@ -131,6 +136,8 @@ def opened(row: int) -> Image.Image:
 def test_a_group_that_is_stopped_keeps_its_step_and_its_workers_say_nothing(tmp_path, monkeypatch):
     """Ctrl-C reaches every process of the group, the workers too."""
     schedule = tiny.SCHEDULE.model_copy(update={"augment": Augment(resized_crop=(0.5, 1.0)), "save_every": None})
+    import torchvision.transforms  # noqa: F401 - before the processes are forked, each of which would take seconds for it
+
     pictures = Pictures(opened, np.arange(len(tiny.TRAIN.labels)), tiny.SIZE, 2)
     case = replace(tiny.task(tmp_path / "out", "ce", schedule=schedule), pictures=pictures)
     taken = slowly(monkeypatch, tmp_path, 0.05)
@@ -240,7 +247,7 @@ def test_a_wrong_resume_point_is_never_used(tmp_path, monkeypatch, caplog, name,
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert str(case.resume) in warning and "\n" not in warning
     assert warning.endswith("starting over" if both else "going on from the resume point before it")
-    assert len(taken) == (8 if both else 5)  # of two epochs of four steps, of which three are in the point before
+    assert len(taken) == (6 if both else 3)  # of two epochs of three steps, of which three are in the point before
 
 
 def test_the_point_before_a_damaged_one_is_not_pushed_out_by_it(tmp_path, monkeypatch):
@@ -263,7 +270,8 @@ def test_what_a_killed_writer_left_is_removed_at_the_next_start(tmp_path):
 
 
 def test_resume_points_come_by_time(tmp_path, monkeypatch):
-    clock = iter(range(0, 10**6, 25))  # each look at the clock is 25 s later than the one before
+    now = time.monotonic()
+    clock = (now + 25 * number for number in range(10**6))  # each look at the clock is 25 s later than the one before
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     saved = []
     monkeypatch.setattr(checkpoint, "save_resume", lambda path, state: saved.append(state["step"]))
@@ -282,15 +290,15 @@ def test_the_step_at_which_a_loss_is_no_number_is_named_with_the_last_good_resum
     def spoilt(*arguments):
         sums = train_step(*arguments)
         taken.append(1)
-        return sums | {"loss": sums["loss"] * float("nan")} if len(taken) == 6 else sums
+        return sums | {"loss": sums["loss"] * float("nan")} if len(taken) == 5 else sums
 
     monkeypatch.setattr(loop, "_train_step", spoilt)
     case = tiny.task(tmp_path, "ce", schedule=schedule)
-    named = "tiny.ce: loss is nan in epoch 2 of 3, step 2 of 4; .* last good resume point: epoch 1 of 3, step 3 of 4"
+    named = "tiny.ce: loss is nan in epoch 2 of 3, step 2 of 3; .* last good resume point: epoch 1 of 3, step 3 of 3"
     with pytest.raises(loop.Diverged, match=named) as diverged:
         loop.fit(case)
     assert diverged.value.exit_code == 4
-    assert checkpoint.load(case.resume, case.fingerprint, checkpoint.RESUME)["step"] == 3
+    assert checkpoint.load(case.resume, case.fingerprint, checkpoint.RESUME)["epoch"] == 1
 
 
 def test_weights_that_are_no_numbers_are_never_kept(tmp_path, monkeypatch):
@@ -298,7 +306,7 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path, monkeypatch):
 
     def spoilt(task, state, *rest):
         sums = train_step(task, state, *rest)
-        next(state.network.parameters()).data.view(-1)[0] = float("inf")
+        next(state.network.parameters()).data.fill_(float("inf"))
         return sums
 
     monkeypatch.setattr(loop, "_train_step", spoilt)
@@ -373,3 +381,25 @@ def test_kedro_says_the_number_of_the_cell(caplog):
     for node in nodes:
         hook.before_node_run(node)
     assert [record.getMessage() for record in caplog.records] == ["cell 1 of 2: x.ce.s0", "cell 2 of 2: x.ce.s1"]
+
+
+@pytest.mark.slow
+def test_kedro_run_stops_with_one_line_and_goes_on(tmp_path):
+    folder = copied_project.copy_project(tmp_path / "copy")
+    command = ["kedro", "run", "--pipeline=digits_glt", "--tags=parameters,fetch,split,train"]
+    process = copied_project.start(folder, *command)
+    said = ""
+    while " epoch 2: " not in said:
+        said += (line := process.stdout.readline())
+        assert line, said
+    cell = re.search(r"training: (\S+) epoch 2: ", said)[1]
+    process.send_signal(signal.SIGTERM)
+    said += process.communicate()[0]
+    assert process.returncode == 143, said
+    assert f"{cell}: SIGTERM: kept epoch " in said and f"To go on: {' '.join(command)}" in said
+    assert "cell 1 of " in said and "Traceback" not in said and "You can resume" not in said, said
+    scratch = folder / "data/06_models" / cell.replace(".", "/") / "scratch"
+    assert (scratch / "resume.pt").exists()
+    done = copied_project.call(folder, "kedro", "run", "--pipeline=digits_glt", "--tags=train", f"--namespaces={cell}")
+    assert done.returncode == 0 and f"{cell}: ce on cpu, resuming after epoch " in done.stderr, done.stderr
+    assert (scratch.parent / "checkpoint.safetensors").exists() and not list(scratch.iterdir())
