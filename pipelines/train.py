@@ -22,6 +22,8 @@ def create(name: str, run: str, seed: str, start: dict[str, str], source: str, p
         "manifest": f"{name}.manifest",
         "images": f"{name}.images",
         "scratch": f"{cell}.scratch",
+        "kept": f"{cell}.kept",
+        "kept_log": f"{cell}.kept_log",
         **recipe(name, run, seed),
         **start,
         **opened,

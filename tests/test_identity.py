@@ -95,7 +95,7 @@ def test_a_recipe_changes_with_whatever_decides_the_weights(blocks, block, chang
     assert identity(NAME, **changed, seed=0)["recipe"] != identity(NAME, **blocks, seed=0)["recipe"]
 
 
-@pytest.mark.parametrize("change", [{"save_every": 7}, {"resident": 0.5}])
+@pytest.mark.parametrize("change", [{"save_every": 7}, {"save_minutes": None}, {"resident": 0.5}])
 def test_what_does_not_change_a_weight_is_not_part_of_the_recipe(blocks, change):
     changed = blocks | {"schedule": blocks["schedule"].model_copy(update=change)}
     assert identity(NAME, **changed, seed=0) == identity(NAME, **blocks, seed=0)

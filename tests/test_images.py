@@ -143,7 +143,7 @@ def test_images_read_from_their_file_give_the_same_training(name, tmp_path):
     for held in (True, False):
         train, val = stored(tiny.TRAIN, held), stored(tiny.VAL, held)
         assert (train.pixels is not None) == held
-        results.append(loop.fit(replace(task, train=train, val=val)))
+        results.append(loop.fit(replace(task, train=train, val=val, resume=tmp_path / f"{held}.pt")))
     assert tiny.same(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
 
@@ -205,9 +205,12 @@ def packed(count=40, size=12):
 
 def trained(folder, run, schedule, model, manifest, pixels):
     from ltpipe.storage.weights import unpack_weights
+    from ltpipe.training.scratch import discard
     from ltpipe.training.train import train
 
-    return unpack_weights(train(manifest, pixels, folder, run, schedule, model, 0, cell="x.ce.s0")[0])
+    checkpoint, _ = train(manifest, pixels, folder, run, schedule, model, 0, cell="x.ce.s0")
+    discard(folder)
+    return unpack_weights(checkpoint)
 
 
 def test_a_runs_own_recipe_is_trained_and_recorded(tmp_path):
@@ -216,7 +219,7 @@ def test_a_runs_own_recipe_is_trained_and_recorded(tmp_path):
     changed = Run(method="ce", split="train", schedule={"epochs": 2, "weight_decay": 0.1})
     weights, facts = trained(tmp_path, changed, schedule, model, *packed())
     assert facts["parameters"]["schedule"]["epochs"] == 2
-    assert not {"resident", "save_every"} & set(facts["parameters"]["schedule"])
+    assert not {"resident", "save_every", "save_minutes"} & set(facts["parameters"]["schedule"])
     whole = schedule.with_changes({"epochs": 2, "weight_decay": 0.1, "resident": 0})
     assert tiny.same(weights, trained(tmp_path, Run(method="ce", split="train"), whole, model, *packed())[0])
     assert not tiny.same(weights, trained(tmp_path, Run(method="ce", split="train"), schedule, model, *packed())[0])

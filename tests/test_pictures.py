@@ -200,7 +200,8 @@ def test_a_second_draw_of_the_stream_takes_boxes_of_the_pictures_too(drawn, fold
 def test_a_phase_without_random_boxes_trains_on_the_squares(drawn, folder, tmp_path):
     plain = tiny.task(tmp_path, "ce")
     with_pictures = replace(plain, pictures=pictures(drawn, folder, 0, FILES, tiny.SIZE))
-    assert tiny.same(loop.fit(with_pictures)[0], loop.fit(plain)[0])
+    alone = replace(plain, resume=tmp_path / "alone" / "resume.pt")
+    assert tiny.same(loop.fit(with_pictures)[0], loop.fit(alone)[0])
 
 
 def test_packed_pictures_are_torchvisions_and_never_enlarged(drawn, folder):

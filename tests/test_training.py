@@ -21,7 +21,8 @@ from ltpipe.recipe.schedule import Schedule
 from ltpipe.serving.export import Parity, export
 from ltpipe.storage.weights import unpack_weights
 from ltpipe.training import loop
-from ltpipe.training.checkpoint import load_resume, save_resume
+from ltpipe.training.checkpoint import save_resume
+from ltpipe.training.scratch import discard
 from ltpipe.training.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,9 @@ def problem(images: int = 60) -> tuple[pd.DataFrame, np.ndarray]:
 def run(tmp_path: Path, **changes: object) -> bytes:
     arguments = {"run": RUN, "schedule": SCHEDULE, "model": MODEL, "seed": 0, "cell": "toy.ce.s0"} | changes
     manifest, images = problem()
-    return train(manifest, images, tmp_path, **arguments)[0]
+    checkpoint = train(manifest, images, tmp_path, **arguments)[0]
+    discard(tmp_path)
+    return checkpoint
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(tmp_path):
@@ -93,7 +96,9 @@ def test_the_log_has_a_row_for_each_epoch_with_all_groups(tmp_path):
     manifest, images = problem()
     _, log = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
     assert list(log["epoch"]) == [1, 2]
-    assert {"loss", "train_accuracy", "val_accuracy", "val_many", "val_medium", "val_few"} <= set(log.columns)
+    assert {"loss", "train_accuracy", "val_accuracy", "val_macro_recall", "val_many", "val_medium", "val_few"} <= set(
+        log.columns
+    )
 
 
 def test_an_empty_group_is_absent_from_the_log(tmp_path):
@@ -179,12 +184,6 @@ def test_a_resume_point_of_other_code_is_never_used(tmp_path, monkeypatch, caplo
     assert "starting over" in caplog.text
 
 
-def test_a_damaged_resume_point_is_not_used_and_is_reported(tmp_path):
-    (tmp_path / "resume.pt").write_bytes(b"\x80not a checkpoint")
-    state, why = load_resume(tmp_path / "resume.pt", "any")
-    assert state is None and "unreadable" in why
-
-
 def test_a_checkpoint_holds_its_provenance(tmp_path):
     facts = unpack_weights(run(tmp_path))[1]
     assert facts["cell"] == "toy.ce.s0" and facts["seed"] == 0
@@ -225,7 +224,9 @@ def test_an_unknown_split_is_refused_with_the_valid_ones(tmp_path):
 
 
 def test_a_diverging_loss_stops_training_and_is_named(tmp_path):
-    with pytest.raises(loop.Diverged, match=r"toy\.ce\.s0: loss is (nan|inf) in epoch"):
+    with pytest.raises(
+        loop.Diverged, match=r"toy\.ce\.s0: loss is (nan|inf) in epoch 1 of 5, step [23] of 3; lower lr.*"
+    ):
         run(tmp_path, schedule=SCHEDULE.model_copy(update={"lr": 1e30, "epochs": 5}))
 
 

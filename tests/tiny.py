@@ -20,7 +20,9 @@ SIZE = 8
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # a second thread would only wait for tensors of this size
 MODEL = Model(backbone="cnn", image=SIZE, options={"width": 4})
-SCHEDULE = Schedule(epochs=2, batch=8, lr=0.05, weight_decay=0.0, augment={"crop": 1, "flip": True}, save_every=1)
+SCHEDULE = Schedule(
+    epochs=2, batch=8, lr=0.05, weight_decay=0.0, augment={"crop": 1, "flip": True}, save_every=1, save_minutes=None
+)
 NAMES = menu_names("ltpipe.methods")
 
 
@@ -59,7 +61,7 @@ def task(folder, method, options=None, *, schedule=SCHEDULE, seed=0, start=None)
         classes=len(COUNTS),
         train=TRAIN,
         val=VAL,
-        fingerprint="tiny",
+        fingerprint=repr((run, schedule.model_copy(update={"save_every": None}), seed)),
         resume=Path(folder) / "resume.pt",
         start=start,
     )

@@ -16,6 +16,7 @@ from ltpipe.benchmark import Benchmark, load
 from ltpipe.config.parameters import benchmark_names, read_with_references, resolve_like
 from ltpipe.config.spec import Refused, parse
 from ltpipe.pipeline_registry import project_root, requested_benchmarks
+from ltpipe.training.scratch import discard
 
 log = logging.getLogger("ltpipe")
 
@@ -25,6 +26,9 @@ KEEP_THE_VERDICT = {"parameters", "gate"}
 # Tags of nodes whose old outputs stay until the new ones replace them. They state what they were made of, and every
 # reader checks that; so an old one is good, or is refused.
 REPLACE_WHEN_WHOLE = {"train", "measure"}
+# key of a dataset's metadata: it is the file that the node itself has written before, and may keep
+KEPT = "kept"
+FRESH = "LTPIPE_FRESH"  # environment variable that `kedro run --fresh` sets
 LOOK = "look"  # the folder of looks, in the folder of results
 
 
@@ -207,7 +211,8 @@ def dataset_paths(catalog: Mapping[str, Any], cells: Sequence[Mapping[str, str]]
 
     Kedro's own lookup takes 1 ms a dataset.
     """
-    placed = {name: entry["filepath"] for name, entry in catalog.items() if "filepath" in entry}
+    own = {name: entry for name, entry in catalog.items() if KEPT not in (entry.get("metadata") or {})}
+    placed = {name: entry["filepath"] for name, entry in own.items() if "filepath" in entry}
     known = {field for cell in cells for field in cell}
     fields = {name: [field for _, field, _, _ in Formatter().parse(name) if field] for name in placed}
     patterns = [name for name, used in fields.items() if used and known.issuperset(used)]
@@ -272,3 +277,62 @@ def _delete(dataset: Any) -> None:
         shutil.rmtree(path)
     elif path is not None:
         path.unlink(missing_ok=True)
+
+
+class Fresh:
+    """With `kedro run --fresh`, train every cell again: hide what it has written before."""
+
+    @hook_impl
+    def before_node_run(self, node: Node, catalog: Any) -> dict[str, Any]:
+        """Return None for each input that the node may keep."""
+        asked = os.environ.get(FRESH) == "1"
+        return {name: None for name in node.inputs if asked and KEPT in (_metadata(catalog.get(name)) or {})}
+
+
+def _metadata(dataset: Any) -> dict[str, Any] | None:
+    return getattr(dataset, "metadata", None)
+
+
+class CellsOfARun:
+    """Say which cell of how many is trained, where a command trains several."""
+
+    def __init__(self) -> None:
+        self.cells: list[str] = []
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Find the cells in the order in which they are trained."""
+        self.cells = [str(node.namespace) for node in pipeline.nodes if _scratch_of(node)]
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Say the number of the cell."""
+        if len(self.cells) > 1 and _scratch_of(node):
+            log.info("cell %d of %d: %s", self.cells.index(str(node.namespace)) + 1, len(self.cells), node.namespace)
+
+
+class FinishedScratch:
+    """Delete what a training kept to go on with, when all of its outputs are on disk: a kill before loses nothing."""
+
+    def __init__(self) -> None:
+        self.unsaved: dict[str, set[str]] = {}
+        self.folders: dict[str, Path] = {}
+
+    @hook_impl
+    def before_node_run(self, node: Node, catalog: Any) -> None:
+        """Keep the folder: the hook after a save gets no catalog."""
+        for name in _scratch_of(node):
+            self.unsaved[node.name], self.folders[node.name] = set(node.outputs), catalog.get(name).path
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
+        """Delete after the node's last output."""
+        if node.name in self.unsaved:
+            self.unsaved[node.name].discard(dataset_name)
+            if not self.unsaved[node.name]:
+                discard(self.folders[node.name])
+
+
+def _scratch_of(node: Node) -> list[str]:
+    """Return the datasets that hold the resume points of a node, one for a node that trains, none for others."""
+    return [name for name in node.inputs if name.rpartition(".")[2] == "scratch"]

@@ -1,6 +1,16 @@
 """Kedro's settings."""
 
-from ltpipe.hooks import DistinctPaths, KnownRunners, Looks, MissingInputs, StaleOutputs, WholeParameters
+from ltpipe.hooks import (
+    CellsOfARun,
+    DistinctPaths,
+    FinishedScratch,
+    Fresh,
+    KnownRunners,
+    Looks,
+    MissingInputs,
+    StaleOutputs,
+    WholeParameters,
+)
 from ltpipe.pipeline_registry import project_root
 from ltpipe.session import Session
 
@@ -12,4 +22,14 @@ CONFIG_LOADER_ARGS = {
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
 }
 SESSION_CLASS = Session
-HOOKS = (Looks(), WholeParameters(), KnownRunners(), DistinctPaths(), MissingInputs(), StaleOutputs())
+HOOKS = (
+    Looks(),
+    WholeParameters(),
+    KnownRunners(),
+    DistinctPaths(),
+    MissingInputs(),
+    StaleOutputs(),
+    Fresh(),
+    CellsOfARun(),
+    FinishedScratch(),
+)

@@ -5,9 +5,9 @@
 FOLDER holds manifest.parquet and images.npy as the stage split writes them, and originals.parquet, pictures.npy and
 picture_sizes.npy if it wrote them. If the benchmark takes random boxes from files, --pictures names their folder.
 For each run and seed, OUT gets <run>/<seed>/checkpoint.safetensors, log.csv, predictions.csv (val and test rows, by
-torch) and speed.json. A run that starts from another one takes that run's checkpoint from OUT. If the command is killed
-and started again, the current cell resumes, and a cell whose checkpoint has the same code, data and parameters is
-skipped.
+torch) and speed.json. A run that starts from another one takes that run's checkpoint from OUT. SIGINT, SIGTERM and
+SIGHUP end a training after a step, which is kept. If the command is started again, the current cell resumes, and a cell
+whose checkpoint has the same code, data and parameters is skipped.
 
 --record FOLDER also keeps the numbers of each cell, with all that made them, as FOLDER/<benchmark>/<run>/<seed>.json.
 Those below benchmarks/results/trained are the rows of docs/results.md.
@@ -36,10 +36,12 @@ from ltpipe.data.source import Source
 from ltpipe.evaluation.record import Record, protocol_metrics, require_test_images, whole_recipe
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
+from ltpipe.training.scratch import discard
 
 if TYPE_CHECKING:
     import numpy as np
 
+log = logging.getLogger("ltpipe.train")
 CHECKPOINT = "checkpoint.safetensors"
 # files of whole pictures, as the stage split names them
 PACKED = ("pictures", "picture_sizes")
@@ -137,24 +139,29 @@ class Workplace:
                 yield run, seed
 
     def train_cell(self, run: str, seed: str) -> str:
-        """Train one cell unless its checkpoint is current, write its results, and return one line to print."""
-        from ltpipe.training.train import provenance, train
+        """Train one cell unless its checkpoint is current, write its results, and return one line to print.
+
+        What was kept to go on with is deleted last, when the results are on disk.
+        """
+        from ltpipe.training.train import is_current, provenance, train
 
         spec, folder = self.spec, self.out / run / seed
         row, number, cell = spec.runs[run].train, spec.seeds[seed], f"{self.name}.{run}.{seed}"
         start = self._start(row.start_from, seed)
         facts = provenance(self.manifest, self.images, row, spec.schedule, spec.model, number, start, cell)
-        if _is_current(folder / CHECKPOINT, facts):
+        if (folder / CHECKPOINT).exists() and is_current((folder / CHECKPOINT).read_bytes(), facts):
             self._record(run, seed, facts)
+            discard(folder)
             return f"{cell}: kept, {folder / CHECKPOINT} is of this code, data and parameters"
         inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start, self.pictures)
-        checkpoint, log = train(*inputs, cell=cell, device=self.device)
+        checkpoint, history = train(*inputs, cell=cell, device=self.device)
         table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)
-        self._write(run, folder, checkpoint, log, table)
+        self._write(run, folder, checkpoint, history, table)
         self._record(run, seed, facts)
+        discard(folder)
         right = 100 * (table["predicted"] == table["label"]).groupby(table["split"]).mean()
         shown = " ".join(f"{split} {value:.2f}" for split, value in right.items())
-        return f"{cell}: {shown} ({log.attrs['seconds']:.1f} s on {self._device_name(run)})"
+        return f"{cell}: {shown} ({history.attrs['seconds']:.1f} s on {self._device_name(run)})"
 
     def _start(self, run: str | None, seed: str) -> bytes | None:
         if run is None:
@@ -267,15 +274,6 @@ def predict_by_torch(
     return table.assign(predicted=chances.argmax(axis=1), confidence=chances.max(axis=1))
 
 
-def _is_current(path: Path, facts: dict[str, Any]) -> bool:
-    from ltpipe.storage.weights import unpack_facts
-
-    if not path.exists():
-        return False
-    kept = unpack_facts(path.read_bytes())
-    return bool({k: v for k, v in kept.items() if k != "method"} == json.loads(json.dumps(facts)))
-
-
 def _processor() -> str:
     """Return the processor's name, as Linux states it; elsewhere what Python knows."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -327,7 +325,10 @@ def command(
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     opener = open_pictures(folder, spec.source, pictures)
     place = Workplace(benchmark.stem, spec, manifest, images, out, device, opener, changes, records)
-    for run, seed in list(place.cells(runs, seeds)):
+    cells = list(place.cells(runs, seeds))
+    for number, (run, seed) in enumerate(cells, 1):
+        if len(cells) > 1:
+            log.info("cell %d of %d: %s.%s.%s", number, len(cells), place.name, run, seed)
         sys.stdout.write(f"{place.train_cell(run, seed)}\n")
 
 

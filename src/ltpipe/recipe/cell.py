@@ -15,7 +15,7 @@ from ltpipe.storage.provenance import code_version
 # the module that trains every run
 TRAINING = "ltpipe.training.train"
 # keys of a schedule that do not change a bit of the weights
-SCRATCH = {"save_every", "resident", "workers"}
+SCRATCH = {"save_every", "save_minutes", "resident", "workers"}
 # what says by which code and parameters a cell was measured
 MEASURED = {"exported", "predicted", "measured"}
 

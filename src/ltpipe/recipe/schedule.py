@@ -60,7 +60,10 @@ class Schedule(Spec):
         "Loss, step and what a method does after it are those of the whole batch; only batch norm sees the "
         "micro-batches. Costs one more forward pass of all of them but one",
     )
-    save_every: int = Field(500, gt=0, description="steps between resume points")
+    save_minutes: float | None = Field(
+        2.0, gt=0, description="minutes between resume points, to the end of a step; null: none by time"
+    )
+    save_every: int | None = Field(None, gt=0, description="steps between resume points; null: none by steps")
     resident: float = Field(
         8.0,
         ge=0,

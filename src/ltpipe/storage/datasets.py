@@ -47,6 +47,15 @@ class File(AbstractDataset[Any, Any]):
         return {"filepath": str(self.path)}
 
 
+class OptionalFile(File):
+    """Like File, but loads None if the file does not exist."""
+
+    must_exist = False
+
+    def load(self) -> Any:
+        return super().load() if self.path.exists() else None
+
+
 class Text(File):
     """UTF-8 text."""
 
@@ -67,13 +76,8 @@ class Json(File):
         return (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-class OptionalJson(Json):
+class OptionalJson(OptionalFile, Json):
     """Like Json, but loads None if the file does not exist."""
-
-    must_exist = False
-
-    def load(self) -> Any:
-        return super().load() if self.path.exists() else None
 
 
 class Yaml(File):
@@ -120,6 +124,10 @@ class Csv(File):
     def encode(self, data: Any) -> bytes:
         text: str = data.to_csv(index=False, lineterminator="\n")
         return text.encode()
+
+
+class OptionalCsv(OptionalFile, Csv):
+    """Like Csv, but loads None if the file does not exist."""
 
 
 class Array(File):

@@ -1,29 +1,60 @@
-"""Trained weights and their provenance in one safetensors file: no pickle, and equal content gives equal bytes."""
+"""Trained weights and their provenance in one safetensors file: no pickle, and equal content gives equal bytes.
 
+The metadata state a digest of the weights, so that a damaged file is refused instead of answering otherwise.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from ltpipe.config.spec import Refused
+
+DAMAGED = "the checkpoint is damaged ({why}): train its cell again"
 
 
 def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
     """Return the bytes of a safetensors file with the weights (by name) and the metadata, which must be JSON-able."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    facts = dict(metadata) | {"weights": digest_weights(tensors)}
     # safetensors metadata maps text to text, in no fixed order: one key keeps the bytes reproducible
-    return save(tensors, {"ltpipe": json.dumps(metadata, sort_keys=True)})
+    return save(tensors, {"ltpipe": json.dumps(facts, sort_keys=True)})
+
+
+def digest_weights(weights: Mapping[str, Tensor]) -> str:
+    """Return the first 16 hex digits of a SHA-256 over names, types, shapes and bytes of the weights, on the CPU."""
+    whole = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].contiguous()
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()[:16]
 
 
 def unpack_weights(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the weights and the metadata that `pack_weights` packed."""
-    return load(content), unpack_facts(content)
+    """Return the weights and the metadata that `pack_weights` packed. Raises Refused if the content is damaged."""
+    facts = unpack_facts(content)
+    try:
+        weights = load(content)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise Refused(DAMAGED.format(why=error)) from None
+    if digest_weights(weights) != facts.get("weights"):
+        raise Refused(DAMAGED.format(why="its weights are not those that were written"))
+    return weights, facts
 
 
 def unpack_facts(content: bytes) -> dict[str, Any]:
-    """Return the metadata alone."""
+    """Return the metadata alone. Raises Refused if there is none."""
     # safetensors.torch.load drops the metadata. A file starts with the header's length: 8 bytes, little-endian.
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    facts: dict[str, Any] = json.loads(header["__metadata__"]["ltpipe"])
+    try:
+        header = json.loads(content[8 : 8 + length])
+        facts: dict[str, Any] = json.loads(header["__metadata__"]["ltpipe"])
+    except (ValueError, KeyError, TypeError):
+        raise Refused(DAMAGED.format(why="it has no header of ltpipe")) from None
     return facts

@@ -3,9 +3,12 @@
 The order of an epoch and the augmentation of a step are drawn by generators that are functions of the seed and of the
 position (phase, epoch, step), so they need not be saved. A resume point holds the position, the weights, the optimiser,
 the state of the global generators and the log: a resumed run equals an uninterrupted one bit for bit.
+
+What is on the device is read only at a look, every few steps: reading at each step would wait for all queued work.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,8 +17,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+import numpy as np
 import torch
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ltpipe.config.spec import Refused
@@ -33,6 +36,9 @@ from ltpipe.training import checkpoint, determinism, micro_batches, optimiser, s
 from ltpipe.training.augment.batch import augment_batch
 from ltpipe.training.images import SplitImages
 from ltpipe.training.pictures import Pictures
+from ltpipe.training.progress import Progress
+from ltpipe.training.scratch import remove_unfinished
+from ltpipe.training.signals import Signals
 
 log = logging.getLogger("ltpipe.training")
 CHUNK = 512  # images of one forward pass without gradients
@@ -43,8 +49,9 @@ class Task:
     """Everything that a training run needs.
 
     name: for messages. fingerprint: identifies code, data and parameters; a resume point of another one is not used.
-    resume: path of the resume point. start: weights of the finished run that this run starts from, if any. pictures:
-    where random boxes are taken from, if not from the packed squares of `train`.
+    resume: path of the resume point, which stays there when the training has ended. start: weights of the finished run
+    that this run starts from, if any. pictures: where random boxes are taken from, if not from the packed squares of
+    `train`. signals: say whether the training is to stop.
     """
 
     name: str
@@ -59,6 +66,7 @@ class Task:
     resume: Path
     start: dict[str, torch.Tensor] | None = None
     pictures: Pictures | None = None
+    signals: Signals = field(default_factory=Signals)
 
     @property
     def device(self) -> torch.device:
@@ -78,17 +86,31 @@ class State:
 
     network: Network
     method: Method
+    progress: Progress
     phase: int = 0
     epoch: int = 0  # within the phase, from 0
     augment: Augment = field(default_factory=Augment)
     unsaved: int = 0  # steps since the last resume point
+    saved: float = field(default_factory=time.monotonic)  # when it was written
+    kept: str = "none"  # what it holds
+    unseen: list[dict[str, Any]] = field(default_factory=list)  # sums of the steps since the last look
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)  # of losses and counts, over the steps of this epoch
     began: float = field(default_factory=time.perf_counter)  # set back by what earlier processes spent
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where a resumed training goes on, and the optimiser of that phase. phase, epoch in it, step: from 0."""
+
+    phase: int
+    epoch: int
+    step: int
+    optimizer: optimiser.SGD | None
+
+
 class Diverged(Refused):
-    """The loss is not a finite number."""
+    """A loss or a weight is not a finite number."""
 
     exit_code = 4
 
@@ -98,26 +120,58 @@ def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict
 
     Returns the weights, a log row for each epoch, the facts that the method's `finish` returned, and the seconds that
     it took, with those of the processes that wrote the resume points.
+    Raises Stopped, after it has written a resume point, if `task.signals` received one.
     """
-    determinism.fix(task.seed)
     with determinism.cpu_threads(task.schedule.threads), logging_redirect_tqdm():
         return _fit(task)
 
 
 def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], float]:
-    state = _initial_state(task)
-    phases = state.method.phases(task.schedule.phase())
-    state.method.clock.epochs = sum(phase.epochs for phase in phases)
-    saved, why = checkpoint.load_resume(task.resume, task.fingerprint)
-    log.info("%s: %s on %s, %s", task.name, task.run.method, task.device, why)
-    for number in range(saved["phase"] if saved else 0, len(phases)):
-        _run_phase(task, state, phases, number, saved)
-        saved = None  # the resume point is only for the first phase that runs
+    remove_unfinished(task.resume.parent)
+    state, phases, position = _begin(task)
+    try:
+        for number in range(position.phase if position else 0, len(phases)):
+            _run_phase(task, state, phases, number, position)
+            position = None  # only for the first phase that runs
+    finally:
+        state.progress.close()
     state.network.eval()
     state.method.clock.epoch = state.method.clock.epochs
     facts = state.method.finish(state.network, lambda split: _embed(task, state, split))
-    task.resume.unlink(missing_ok=True)
+    _require_finite_weights(task, state)
     return state.network.state_dict(), state.history, facts, time.perf_counter() - state.began
+
+
+def _begin(task: Task) -> tuple[State, tuple[Phase, ...], Position | None]:
+    """Return the state and the phases, and where to go on: at the newest resume point that can be used, if there is."""
+    unusable = []
+    for saved, why in checkpoint.usable(task.resume, task.fingerprint):
+        if saved is None:
+            unusable.append(why)
+            continue
+        state, phases = _from_the_start(task)
+        try:
+            position = _restore(task, state, phases, saved)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # what a wrong value raises
+            unusable.append(f"{task.resume} is no resume point of this training ({shorten(str(error), 200)})")
+            continue
+        if unusable:
+            log.warning("%s: %s; going on from the resume point before it", task.name, unusable[0])
+        log.info("%s: %s on %s, resuming after %s", task.name, task.run.method, task.device, state.kept)
+        return state, phases, position
+    if unusable:
+        log.warning("%s: %s, starting over", task.name, unusable[0])
+    log.info("%s: %s on %s, from the start", task.name, task.run.method, task.device)
+    return *_from_the_start(task), None
+
+
+def _from_the_start(task: Task) -> tuple[State, tuple[Phase, ...]]:
+    """Return the state before training, and the phases."""
+    determinism.fix(task.seed)
+    state = _initial_state(task)
+    phases = state.method.phases(task.schedule.phase())
+    state.method.clock.epochs = sum(phase.epochs for phase in phases)
+    return state, phases
 
 
 def _initial_state(task: Task) -> State:
@@ -138,23 +192,25 @@ def _initial_state(task: Task) -> State:
             reason = shorten(str(error), 600, placeholder=" ...")
             raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {reason}") from None
     network.to(task.device).to(memory_format=torch.channels_last)  # the layout of the batches that `normalise` returns
-    return State(network, method)
+    return State(network, method, Progress(task.name))
 
 
-def _run_phase(task: Task, state: State, phases: tuple[Phase, ...], number: int, saved: dict[str, Any] | None) -> None:
-    """Train phase `number` with an optimiser of its own; `saved` is the resume point inside it, if any."""
+def _run_phase(
+    task: Task, state: State, phases: tuple[Phase, ...], number: int, position: Position | None = None
+) -> None:
+    """Train phase `number` with an optimiser of its own, from `position` on, if training goes on inside it."""
     phase = phases[number]
-    state.phase, state.augment = number, phase.augment
-    optimizer = optimiser.sgd(state.network, state.method, phase, task.schedule)
-    first_epoch = 0
-    if saved is not None:
-        first_epoch = saved["epoch"]
-        _restore(task, state, optimizer, saved)
-    epochs_before, clock = sum(p.epochs for p in phases[:number]), state.method.clock
-    for epoch in range(first_epoch, phase.epochs):
-        state.epoch, clock.phase, clock.epoch = epoch, number, epochs_before + epoch
-        first_step = saved["step"] if saved is not None and epoch == first_epoch else 0
-        _run_epoch(task, state, phase, optimizer, first_step)
+    first = position or Position(number, 0, 0, optimiser.sgd(state.network, state.method, phase, task.schedule))
+    for epoch in range(first.epoch, phase.epochs):
+        _go_to(state, phases, number, epoch)
+        _run_epoch(task, state, phase, first.optimizer, first.step if epoch == first.epoch else 0)
+
+
+def _go_to(state: State, phases: tuple[Phase, ...], number: int, epoch: int) -> None:
+    """Set the state to an epoch of phase `number`."""
+    state.phase, state.epoch, state.augment = number, epoch, phases[number].augment
+    state.method.clock.phase = number
+    state.method.clock.epoch = sum(phase.epochs for phase in phases[:number]) + epoch
 
 
 def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD | None, first_step: int) -> None:
@@ -170,20 +226,71 @@ def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD 
     seen, steps = 0, _draw_steps(task, state)
     # Sums stay on the device until the epoch ends: reading one would wait for all queued work.
     totals = {name: torch.tensor(value, device=task.device, dtype=torch.float64) for name, value in state.sums.items()}
-    title = f"{task.name} epoch {state.method.clock.epoch + 1}"
-    bar = tqdm(total=len(steps), initial=first_step, desc=title, leave=False, disable=None)
+    clock = state.method.clock
+    state.progress.begin_epoch(clock.epoch, clock.epochs, len(steps), first_step)
     for step, rows, pixels in _prefetch(task, state, steps, first_step):
         seen += sum(map(len, rows))
-        _add_sums(totals, _train_step(task, state, optimizer, rows, pixels, step))
-        bar.update(1)
+        sums = _train_step(task, state, optimizer, rows, pixels, step)
+        _add_sums(totals, sums)
+        state.unseen.append(sums)
         state.unsaved += 1
-        if state.unsaved >= task.schedule.save_every and step + 1 < len(steps):  # after the last step, see below
-            _save(task, state, optimizer, state.epoch, step + 1, totals)
-    bar.close()
+        if state.progress.step():
+            _look(task, state, step + 1, len(steps))
+            state.progress.looked()
+        if task.signals.received or (_is_due(task, state) and step + 1 < len(steps)):  # after the last step, see below
+            _look(task, state, step + 1, len(steps))
+            _save(task, state, optimizer, (state.epoch, step + 1, len(steps)), totals)
+    _look(task, state, len(steps), len(steps))
     state.sums = {name: float(value) for name, value in totals.items()}
     _end_epoch(task, state, lr, seen / max(time.perf_counter() - began, 1e-9))
-    if state.unsaved >= task.schedule.save_every:  # with the log row of this epoch, hence after the validation
-        _save(task, state, optimizer, state.epoch + 1, 0, {})
+    if task.signals.received or _is_due(task, state):  # with the log row of this epoch, hence after the validation
+        _save(task, state, optimizer, (state.epoch + 1, 0, len(steps)), {})
+
+
+def _is_due(task: Task, state: State) -> bool:
+    """Tell whether it is time for a resume point, by the steps or by the minutes since the last one."""
+    steps, minutes = task.schedule.save_every, task.schedule.save_minutes
+    by_time = minutes is not None and time.monotonic() - state.saved >= 60 * minutes
+    return by_time or (steps is not None and state.unsaved >= steps)
+
+
+def _look(task: Task, state: State, step: int, steps: int) -> None:
+    """Read the losses of the steps since the last look. Raises Diverged if one is not finite.
+
+    step: number of steps of the epoch that were taken, of `steps`.
+    """
+    first, unseen, state.unseen = step - len(state.unseen) + 1, state.unseen, []
+    if not unseen:
+        return
+    parts = [(n, name) for n, sums in enumerate(unseen) for name in sums if name not in ("count", "right")]
+    values = torch.stack([unseen[n][name].double() / unseen[n]["count"] for n, name in parts]).tolist()
+    for (n, name), value in zip(parts, values, strict=True):
+        if not math.isfinite(value):
+            where = _place(state, first + n, steps)
+            raise Diverged(f"{task.name}: {name} is {value} in {where}; {_remedy(task, state)}")
+
+
+def _require_finite_weights(task: Task, state: State) -> None:
+    """Raise Diverged if a parameter is not finite: the gradient of a finite loss may not be."""
+    parameters = dict(state.network.named_parameters())
+    if not parameters:
+        return
+    finite = torch.stack([value.isfinite().all() for value in parameters.values()]).tolist()
+    wrong = [name for name, is_finite in zip(parameters, finite, strict=True) if not is_finite]
+    if wrong:
+        where = f"epoch {min(state.method.clock.epoch + 1, state.method.clock.epochs)}"
+        raise Diverged(f"{task.name}: weights of {wrong[0]} are not finite in {where}; {_remedy(task, state)}")
+
+
+def _place(state: State, step: int, steps: int) -> str:
+    """Return a step of the current epoch in words."""
+    clock = state.method.clock
+    return f"epoch {clock.epoch + 1} of {clock.epochs}, step {step} of {steps}"
+
+
+def _remedy(task: Task, state: State) -> str:
+    where = f" ({task.resume})" if state.kept != "none" else ""
+    return f"lower lr, or lengthen warmup; last good resume point: {state.kept}{where}"
 
 
 def _draw_steps(task: Task, state: State) -> list[list[torch.Tensor]]:
@@ -313,13 +420,9 @@ def _drawn_anew(task: Task, state: State) -> Iterator[Batch]:
 
 
 def _end_epoch(task: Task, state: State, lr: float, speed: float) -> None:
-    """Validate, and append the epoch's row to the log. Raises Diverged if a loss is not finite."""
+    """Validate, and append the epoch's row to the log."""
     count = state.sums["count"]
     parts = {name: value / count for name, value in state.sums.items() if name not in ("count", "right")}
-    for name, value in parts.items():
-        if value != value or abs(value) == float("inf"):  # only NaN differs from itself
-            where = f"epoch {state.method.clock.epoch + 1} of phase {state.phase + 1}"
-            raise Diverged(f"{task.name}: {name} is {value} in {where}; lower lr, or lengthen warmup")
     row = {"epoch": state.method.clock.epoch + 1, "phase": state.phase + 1, "lr": lr, **parts}
     row |= {"train_accuracy": 100 * state.sums["right"] / count, **_validate(task, state)}
     state.history.append(row)
@@ -329,15 +432,26 @@ def _end_epoch(task: Task, state: State, lr: float, speed: float) -> None:
 
 @torch.no_grad()
 def _validate(task: Task, state: State) -> dict[str, float]:
-    """Return the accuracy on the validation split in percent, of all images and by group; empty groups are left out."""
+    """Return percentages of the validation split: accuracy, macro recall, and accuracy by group.
+
+    Macro recall is the mean over the classes that have validation images. Empty groups are left out.
+    """
     state.network.eval()
     correct = torch.cat(list(_correct_predictions(task, state)))
     result = {"val_accuracy": 100 * correct.double().mean().item()}
+    result["val_macro_recall"] = 100 * macro_recall(task.val.labels.cpu().numpy(), correct.cpu().numpy())
     for number, group in enumerate(GROUPS):
         member = task.val.groups == number
         if member.any():
             result[f"val_{group}"] = 100 * correct[member].double().mean().item()
     return result
+
+
+def macro_recall(labels: np.ndarray, correct: np.ndarray) -> float:
+    """Return the mean over the classes of `labels` of the share of their images that are correct; both: N."""
+    images = np.bincount(labels)
+    right = np.bincount(labels[correct], minlength=len(images))
+    return float(np.mean(right[images > 0] / images[images > 0]))
 
 
 def _correct_predictions(task: Task, state: State) -> Iterator[torch.Tensor]:
@@ -348,10 +462,19 @@ def _correct_predictions(task: Task, state: State) -> Iterator[torch.Tensor]:
 
 
 def _save(
-    task: Task, state: State, optimizer: optimiser.SGD | None, epoch: int, step: int, totals: dict[str, torch.Tensor]
+    task: Task,
+    state: State,
+    optimizer: optimiser.SGD | None,
+    to: tuple[int, int, int],
+    totals: dict[str, torch.Tensor],
 ) -> None:
-    """Write a resume point from which training continues with `step` of `epoch`."""
-    state.unsaved = 0
+    """Write a resume point; raise Stopped after it, if that was asked for.
+
+    to: epoch and step from which training will go on, and the number of steps of an epoch.
+    """
+    _require_finite_weights(task, state)
+    epoch, step, steps = to
+    kept = _place(state, step or steps, steps)
     checkpoint.save_resume(
         task.resume,
         {
@@ -359,6 +482,7 @@ def _save(
             "phase": state.phase,
             "epoch": epoch,
             "step": step,
+            "kept": kept,
             "weights": state.network.state_dict(),
             "optimiser": optimizer.state_dict() if optimizer else {},
             "rng": determinism.rng_state(task.device),
@@ -367,13 +491,27 @@ def _save(
             "seconds": time.perf_counter() - state.began,
         },
     )
+    state.unsaved, state.saved, state.kept = 0, time.monotonic(), kept
+    if task.signals.received:
+        raise task.signals.stopped(task.name, f"{kept}, in {task.resume}")
 
 
-def _restore(task: Task, state: State, optimizer: optimiser.SGD | None, saved: dict[str, Any]) -> None:
-    """Put everything back to the resume point `saved`, except the position."""
+def _restore(task: Task, state: State, phases: tuple[Phase, ...], saved: dict[str, Any]) -> Position:
+    """Put everything back to the resume point `saved`, and return its position.
+
+    Raises ValueError if it is outside of the training, and what torch raises if the values are not those of it.
+    """
+    number, epoch, step = saved["phase"], saved["epoch"], saved["step"]
+    if not (0 <= number < len(phases) and 0 <= epoch <= phases[number].epochs):
+        raise ValueError(f"it is of phase {number + 1}, epoch {epoch + 1}, which the training does not have")
+    optimizer = optimiser.sgd(state.network, state.method, phases[number], task.schedule)
     state.network.load_state_dict(saved["weights"])
     if optimizer is not None:
         optimizer.load_state_dict(saved["optimiser"])
+    _go_to(state, phases, number, epoch)
+    if step and not 0 < step <= len(_draw_steps(task, state)):
+        raise ValueError(f"it is of step {step}, which the epoch does not have")
     determinism.restore_rng(saved["rng"], task.device)
-    state.history, state.sums = list(saved["history"]), dict(saved["sums"])
+    state.history, state.sums, state.kept = list(saved["history"]), dict(saved["sums"]), saved["kept"]
     state.began -= saved["seconds"]
+    return Position(number, epoch, step, optimizer)

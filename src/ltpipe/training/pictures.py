@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ltpipe.interface.phases import Augment
 from ltpipe.training import determinism
+from ltpipe.training.signals import spare_worker
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,6 +83,7 @@ class Pictures:
             batch_sampler=places,
             num_workers=min(_cores() if self.workers is None else self.workers, len(places)),
             collate_fn=np.stack,
+            worker_init_fn=spare_worker,
             generator=torch.Generator(),  # the global one, which the loader would otherwise advance, is the method's
         )
         for number, batch in enumerate(loader, start):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,11 @@ from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.identity import digest_bytes
 from ltpipe.storage.manifest import GROUPS, class_names, data_version
 from ltpipe.storage.table import Table
+from ltpipe.training.scratch import RESUME
+from ltpipe.training.signals import Signals
+
+log = logging.getLogger("ltpipe.training")
+LOGGED = ("cell", "recipe", "code", "data")  # of the provenance, in every row of the log
 
 
 def train(  # noqa: PLR0913 - the inputs of a stage
@@ -29,6 +35,8 @@ def train(  # noqa: PLR0913 - the inputs of a stage
     seed: int,
     start: bytes | None = None,
     pictures: Callable[[int], Any] | None = None,
+    kept: bytes | None = None,
+    kept_log: Table | None = None,
     *,
     cell: str,
     device: str = "auto",
@@ -37,18 +45,21 @@ def train(  # noqa: PLR0913 - the inputs of a stage
 
     log.attrs["seconds"]: wall time of the training, over all processes that took part.
 
-    images: uint8, N x H x W x 3. scratch: folder of the resume point, which is deleted when training has finished.
+    images: uint8, N x H x W x 3. scratch: folder of the resume points. The whole result is kept there too, so that it
+    is not lost before it is stored; then the caller discards it (ltpipe.training.scratch).
     start: checkpoint of the run that `run.start_from` names, of the same seed and data. pictures: opens the whole
     picture of a row of `images`; None: random boxes are taken from `images`.
+    kept, kept_log: checkpoint and log of an earlier call, which are returned if nothing has changed since.
     cell: "<benchmark>.<run>.<seed's name>".
     Raises Refused if the split is unknown or empty, if the images are smaller than the network's, if the method needs
-    a training image of every class and a class has none, if `start` is another cell's, or if the loss is not finite.
+    a training image of every class and a class has none, if `start` is another cell's, or if a loss or a weight is not
+    finite. Raises Stopped if a signal stopped the training: it goes on from there at the next call.
     """
     import pandas as pd
     import torch
 
     from ltpipe.storage import weights
-    from ltpipe.training import loop
+    from ltpipe.training import finished, loop
 
     schedule = schedule.with_changes(run.schedule)
     if (pictures is None) != (manifest.attrs.get("pictures") is None):
@@ -63,12 +74,13 @@ def train(  # noqa: PLR0913 - the inputs of a stage
     facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
     if start is not None:
         _require_start(weights.unpack_facts(start), facts, run)
+    if kept is not None and kept_log is not None and is_current(kept, facts) and _is_of(kept_log, facts):
+        log.info("%s: kept, its checkpoint is of this code, data and parameters (--fresh trains it again)", cell)
+        return kept, kept_log
     # Beside whole pictures, the training split's squares are read between epochs only. Otherwise the validation split
     # is on the device only beside the training split: training reads far more pixels.
     split = _load_split(manifest, images, run.split, target, schedule.resident if pictures is None else 0)
     room = schedule.resident - (len(split.rows) * images[:1].nbytes / 1e9 if pictures is None else 0)
-    # a resume point of other libraries would go on with other rounding, or with other pixels
-    versions = {name: version(name) for name in ("torch", "torchvision", "pillow")}
     task = loop.Task(
         name=cell,
         run=run,
@@ -78,16 +90,34 @@ def train(  # noqa: PLR0913 - the inputs of a stage
         classes=len(facts["classes"]),
         train=split,
         val=_load_split(manifest, images, "val", target, room),
-        fingerprint=hashlib.sha256(json.dumps([facts, versions], sort_keys=True).encode()).hexdigest(),
-        resume=scratch / "resume.pt",
+        fingerprint=hashlib.sha256(json.dumps([facts, target.type], sort_keys=True).encode()).hexdigest(),
+        resume=scratch / RESUME,
         start=weights.unpack_weights(start)[0] if start is not None else None,
         pictures=_take_pictures(manifest, run.split, pictures, model.image, schedule.workers),
+        signals=Signals(),
     )
-    final, history, method_facts, seconds = loop.fit(task)
-    log = pd.DataFrame(history or [{"epoch": 0}])  # a method may train nothing
-    log = log.assign(**{key: facts[key] for key in ("cell", "recipe", "code", "data")})
-    log.attrs["seconds"] = seconds  # not a column: the log is the same whenever and wherever it is made
-    return weights.pack_weights(final, facts | {"method": method_facts}), log
+    with task.signals:
+        final, history, method_facts, seconds = finished.fit(task)
+    epochs = pd.DataFrame(history or [{"epoch": 0}])  # a method may train nothing
+    epochs = epochs.assign(**{key: facts[key] for key in LOGGED})
+    epochs.attrs["seconds"] = seconds  # not a column: the log is the same whenever and wherever it is made
+    return weights.pack_weights(final, facts | {"method": method_facts}), epochs
+
+
+def is_current(checkpoint: bytes, facts: dict[str, Any]) -> bool:
+    """Tell whether a checkpoint is whole, and what `provenance` says that a training would give."""
+    from ltpipe.storage import weights
+
+    try:
+        found = weights.unpack_weights(checkpoint)[1]
+    except Refused:
+        return False
+    return {key: found.get(key) for key in facts} == json.loads(json.dumps(facts))
+
+
+def _is_of(table: Table, facts: dict[str, Any]) -> bool:
+    """Tell whether a log is of this cell, recipe, code and data."""
+    return all(key in table and set(table[key]) == {facts[key]} for key in LOGGED)
 
 
 def _require_start(begun: dict[str, Any], facts: dict[str, Any], run: Run) -> None:
@@ -112,6 +142,8 @@ def provenance(
     labels = manifest.loc[manifest["split"] == run.split, "label"]
     return {
         **identity(cell, run, schedule, model, seed),
+        # other libraries round otherwise, or decode other pixels
+        "versions": {name: version(name) for name in ("torch", "torchvision", "pillow")},
         "data": data_version(manifest, images),
         "classes": names,
         "classes_counts": np.bincount(labels, minlength=len(names)).tolist(),
