@@ -22,7 +22,7 @@ from ltpipe.serving.export import Parity, export
 from ltpipe.storage.weights import unpack_weights
 from ltpipe.training import loop
 from ltpipe.training.checkpoint import save_resume
-from ltpipe.training.scratch import discard
+from ltpipe.training.scratch import FINISHED, discard
 from ltpipe.training.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -418,3 +418,37 @@ def test_a_benchmark_that_is_like_another_trains_by_itself(root):
     spec = load_benchmark(root / "conf/base/parameters/digits_glt_all.yml", ("schedule.epochs=1",))
     assert spec.schedule.epochs == 1 and spec.seeds == {"s0": 0, "s1": 1, "s2": 2}
     assert spec.model.backbone == "cnn"
+
+
+def finished_cell(tmp_path: Path) -> tuple[pd.DataFrame, np.ndarray, bytes, pd.DataFrame]:
+    manifest, images = problem()
+    checkpoint, log = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
+    discard(tmp_path)
+    return manifest, images, checkpoint, log
+
+
+def test_a_finished_cell_is_kept_if_nothing_has_changed(tmp_path, monkeypatch):
+    manifest, images, first, log = finished_cell(tmp_path)
+    monkeypatch.setattr(loop, "fit", None)  # nothing may be trained
+    again = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, None, None, first, log, cell="toy.ce.s0")
+    assert again[0] == first and again[1] is log
+
+
+@pytest.mark.parametrize("change", ["seed", "schedule", "image", "weights", "cut", "log", "no log"])
+def test_a_finished_cell_is_trained_again_if_anything_has_changed(tmp_path, change):
+    manifest, images, first, log = finished_cell(tmp_path)
+    images[0] ^= change == "image"
+    kept = {"weights": first[:-1] + bytes([first[-1] ^ 1]), "cut": first[:-10]}.get(change, first)
+    old_log = {"log": log.assign(recipe="0123456789ab"), "no log": None}.get(change, log)
+    schedule, seed = SCHEDULE.model_copy(update={"lr": 0.01} if change == "schedule" else {}), int(change == "seed")
+    train(manifest, images, tmp_path, RUN, schedule, MODEL, seed, None, None, kept, old_log, cell="toy.ce.s0")
+    assert (tmp_path / FINISHED).exists(), "nothing was trained"
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "headless"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
+    whole = run(tmp_path)
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    content = {"flipped": flipped, "cut": whole[:-10], "empty": b"", "headless": whole[50:]}[damage]
+    with pytest.raises(Refused, match=r"the checkpoint is damaged \(.*\): train its cell again$"):
+        unpack_weights(content)
