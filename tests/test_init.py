@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
-from copied_project import ROOT
+from copied_project import ROOT, call, copy_project
 from PIL import Image
 
 from ltpipe.benchmark import load
@@ -233,6 +234,18 @@ def test_an_update_keeps_edits_and_comments(project, invoke, photos):
     assert "# enough for a look" in path.read_text() and "# in integers" in path.read_text()
 
 
+def test_a_size_that_was_asked_for_stays_until_another_is(project, invoke, photos):
+    assert invoke(photos, "--name", "sized", "--size", "32").exit_code == 0
+    assert load(project / "conf/base", ["sized"])["sized"].model.backbone == "resnet32"
+    draw_picture(photos / "ant/new.jpg", "ant", 77)
+    assert invoke(photos, "--name", "sized", "--update").exit_code == 0
+    assert written(project, "sized")["source"]["size"] == 32
+    assert "size: 32 -> 16" in invoke(photos, "--name", "sized", "--size", "16").output
+    assert invoke(photos, "--name", "sized", "--size", "16", "--update").exit_code == 0
+    model = load(project / "conf/base", ["sized"])["sized"].model
+    assert (model.image, model.backbone, model.options) == (16, "cnn", {"width": 16})
+
+
 def test_the_users_own_split_is_drawn_after_an_edit(project, invoke, photos):
     invoke(photos, "--name", "halves")
     path = project / "conf/base/parameters/halves.yml"
@@ -381,3 +394,39 @@ def test_of_many_classes_the_first_and_the_last_are_shown():
     splits = dict.fromkeys(("train", "val", "test"), counts)
     lines = show.table([f"c{k}" for k in range(100)], splits, ["few"] * 100)
     assert len(lines) == 1 + 40 + 1 and lines[21] == "... 60 classes ..."
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_from_a_folder_of_pictures_to_a_gate_without_an_edit(tmp_path):
+    """Every command is the one that init prints; then pictures are added, and the next run notices."""
+    copy, photos = copy_project(tmp_path / "project"), draw_folder(tmp_path / "photos")
+    done = call(copy, "ltpipe", "init", str(photos), "--name", "photos")
+    assert done.returncode == 0, done.stderr
+    run, accept, gate, predict, ledger = re.findall(r"^  ((?:kedro|ltpipe) .*)$", done.stdout, re.MULTILINE)
+    for line, code, said in (
+        (run, 6, "photos has no accepted baseline yet"),
+        (accept, 0, "wrote conf/accepted/photos.json"),
+        (gate, 0, "photos: the gate passes"),
+        (predict, 0, "path,label,class,probability"),
+    ):
+        done = call(copy, "sh", "-c", line)
+        assert done.returncode == code and said in " ".join((done.stdout + done.stderr).split()), done.stderr
+    subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
+    again = ledger.partition("then: ")[2]
+    assert call(copy, "sh", "-c", ledger).returncode == 0
+    assert call(copy, "ltpipe", "generate", "--check").returncode == 0
+    done = call(copy, *again.split(), "--dry")
+    assert done.returncode == 0 and "train-photos-ce-s0" in done.stdout
+    notices_new_pictures(copy, photos)
+
+
+def notices_new_pictures(copy: Path, photos: Path) -> None:
+    data = ("kedro", "run", "--pipeline=photos", "--tags=data")
+    draw_folder(photos, SIZES | {"fox": 20})
+    done = call(copy, *data)
+    assert done.returncode == 2 and "expect_class_counts_to_equal" in done.stdout + done.stderr
+    init = ("ltpipe", "init", str(photos), "--name", "photos")
+    assert "class fox: 15 -> 20 pictures" in call(copy, *init).stdout
+    assert call(copy, *init, "--update").returncode == 0
+    assert call(copy, *data).returncode == 0

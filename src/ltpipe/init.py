@@ -26,7 +26,7 @@ import yaml
 from kedro.utils import find_kedro_project
 
 from ltpipe.benchmark import NAME, Benchmark, load
-from ltpipe.config.parameters import load_blocks, merge, resolve_like
+from ltpipe.config.parameters import load_blocks, merge, read_benchmark_file, resolve_like
 from ltpipe.config.spec import Refused, parse
 from ltpipe.data.decode import decode
 from ltpipe.data.sampling.class_sizes import encode_runs
@@ -38,6 +38,7 @@ from ltpipe.survey.folder import Survey, count_splits, look, require_enough
 
 TEMPLATE = "image_folder"
 RAW = f"data/01_raw/{TEMPLATE}"
+NETWORK = ("backbone", "options")
 WHY = "your own data: nobody else reports on it"
 
 
@@ -94,10 +95,10 @@ def command(path: Path, name: str, update: bool, size: str | None) -> None:
     """Look at the images in PATH, and write a benchmark NAME for them."""
     place = find_place(path, name)
     if place.file.exists():
-        return _look_again(place, update, size)
+        return _look_again(place, update, int(size) if size else None)
     if update:
         raise Refused(f"--update: there is no {place.file.relative_to(place.root)} yet; leave it out")
-    drawn = draw_benchmark(place, None, size)
+    drawn = draw_benchmark(place, None, int(size) if size else None)
     _report(drawn)
     spec = _whole(place, drawn.block)
     price = cost.estimate(spec, {split: sum(counts) for split, counts in drawn.splits.items()}, drawn.squares)
@@ -125,8 +126,11 @@ def find_place(path: Path, name: str) -> Place:
     return place
 
 
-def draw_benchmark(place: Place, split: Split | None, size: str | None) -> Drawn:
-    """Look at the pictures, draw the split, and choose. split: with the user's edits; None: the template's."""
+def draw_benchmark(place: Place, split: Split | None, size: int | None) -> Drawn:
+    """Look at the pictures, draw the split, and choose.
+
+    split: with the user's edits; None: the template's. size: of the squares; None: chosen by the pictures.
+    """
     survey = look(place.images, place.root / RAW)
     require_enough(survey)
     names = survey.names()
@@ -135,7 +139,7 @@ def draw_benchmark(place: Place, split: Split | None, size: str | None) -> Drawn
     splits = count_splits(manifest, len(names))
     rule = choices.choose_groups(splits["train"])
     gpu = _has_gpu()
-    side = int(size) if size else choices.choose_size(survey.sizes, gpu)
+    side = size or choices.choose_size(survey.sizes, gpu)
     squares = _read_sample(survey, manifest, side)
     options: dict[str, str] = {} if place.inside is None else {"root": place.inside}
     options |= {"broken": "exclude"} if survey.broken else {}
@@ -287,14 +291,20 @@ def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
     ]
 
 
-def _look_again(place: Place, update: bool, size: str | None) -> None:
-    """Say what has changed since the last init; with `update`, rewrite what it wrote."""
+def _look_again(place: Place, update: bool, size: int | None) -> None:
+    """Say what has changed since the last init; with `update`, rewrite what it wrote.
+
+    Size and network stay, unless --size says another: they may have been asked for, or chosen on another machine.
+    """
     memory = _recall(place)
-    content = yaml.safe_load(place.file.read_text("utf-8"))[place.name]
-    drawn = draw_benchmark(place, _whole(place, content).split, size)
-    changes = _describe_changes(place, memory, content, drawn)
+    spec = _whole(place, read_benchmark_file(place.file)[place.name])
+    drawn = draw_benchmark(place, spec.split, size or spec.source.size)
+    if size in (None, spec.source.size) and memory:
+        network = {key: memory["block"]["model"][key] for key in NETWORK if key in memory["block"]["model"]}
+        drawn.block["model"] = network | {k: v for k, v in drawn.block["model"].items() if k not in NETWORK}
+    changes = _describe_changes(memory, spec, drawn)
     where = place.file.relative_to(place.root)
-    if not changes and not (update and size):
+    if not changes:
         _say(f"nothing changed: the {len(drawn.survey.index):,} pictures are those of {where}")
         return
     _say(f"changed since {where} was written:", *(f"  {line}" for line in changes))
@@ -317,17 +327,18 @@ def _recall(place: Place) -> dict[str, Any]:
     return content
 
 
-def _describe_changes(place: Place, memory: Mapping[str, Any], content: Mapping[str, Any], drawn: Drawn) -> list[str]:
+def _describe_changes(memory: Mapping[str, Any], spec: Benchmark, drawn: Drawn) -> list[str]:
     """Return what differs from the last time; where nothing was remembered, from the counts of the file."""
+    size, stated = drawn.block["source"]["size"], spec.expect.plain_counts()
+    resized = [f"size: {spec.source.size} -> {size}"] if size != spec.source.size else []
     if memory:
-        return show.differences(memory["pictures"], _pictures(drawn))
-    stated = _whole(place, content).expect.plain_counts()
+        return [*resized, *show.differences(memory["pictures"], _pictures(drawn))]
     lines = [
         f"{split}: {stated.get(split)} -> {counts} pictures of the classes"
         for split, counts in drawn.splits.items()
         if stated.get(split) != counts
     ]
-    return [*lines, "which pictures, is not known: init was run elsewhere"] if lines else []
+    return [*resized, *lines, *(["which pictures, is not known: init was run elsewhere"] if lines else [])]
 
 
 def _update(place: Place, memory: Mapping[str, Any], drawn: Drawn) -> None:

@@ -22,8 +22,7 @@ class Cost(NamedTuple):
 def measure_step(spec: Benchmark, squares: np.ndarray) -> tuple[float, int]:
     """Return the seconds of a training step of the first run, and the network's number of parameters.
 
-    squares: uint8, N x size x size x 3; a batch repeats them if there are too few. Random changes of the images, which
-    cost little beside the network, are left out.
+    squares: uint8, N x size x size x 3; a batch repeats them if there are too few.
     """
     import torch
 
@@ -31,6 +30,7 @@ def measure_step(spec: Benchmark, squares: np.ndarray) -> tuple[float, int]:
     from ltpipe.models.pixels import channel_scale, normalise
     from ltpipe.recipe.run import build_network
     from ltpipe.training import optimiser
+    from ltpipe.training.augment.batch import augment_batch
     from ltpipe.training.loop import forward
 
     schedule, run = spec.schedule, next(iter(spec.runs.values())).train
@@ -42,12 +42,13 @@ def measure_step(spec: Benchmark, squares: np.ndarray) -> tuple[float, int]:
     optimizer = optimiser.sgd(network, method, schedule.phase(), schedule)
     mean, std = (channel_scale(values, device) for values in (spec.model.mean, spec.model.std))
     pixels = torch.from_numpy(squares[rows]).to(device)
-    index = torch.arange(schedule.batch, device=device)
+    index, generator = torch.arange(schedule.batch, device=device), torch.Generator(device).manual_seed(0)
     targets = torch.from_numpy(labels[: schedule.batch]).to(device)
 
     def step() -> float:
         began = time.perf_counter()
-        batch = Batch(normalise(pixels, spec.model.image, mean, std), targets, index)
+        changed = augment_batch(pixels, schedule.augment, generator, spec.model.image)
+        batch = Batch(normalise(changed, spec.model.image, mean, std), targets, index)
         network.zero_grad()
         method.loss(forward(network, batch.images, schedule.precision), batch)["loss"].backward()
         if optimizer is not None:
