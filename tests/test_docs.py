@@ -145,7 +145,7 @@ def commands() -> list[str]:
     """Commands of the README's table that run by themselves."""
     found = re.findall(r"`uv run ([^`]+)`", README)
     # the tests themselves, and what needs an argument or data of the user's
-    skipped = ("pytest", "ltpipe predict", "ltpipe accept", "image_folder")
+    skipped = ("pytest", "ltpipe predict", "ltpipe accept", "ltpipe init", "image_folder")
     return sorted({c for c in found if not any(word in c for word in skipped)} - {"dvc repro"})
 
 

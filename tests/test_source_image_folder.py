@@ -125,7 +125,7 @@ def test_the_fingerprint_of_a_manifest_does_not_see_the_place(root, raw):
     split = Split(kind="stratified", options={"val": {"per_class": 1}, "test": {"per_class": 1}, "groups": groups})
     for k in range(4):
         image(root / "2" / f"more {k}.png", k)
-        image(root / "10" / f"more {k}.png", k)
+        image(root / "10" / f"more {k}.png", 200 + k)
     index = index_of(root, raw)
     manifest = draw(index, split)
     other = draw(index.assign(file="elsewhere/" + index["image"]), split)
@@ -155,6 +155,7 @@ def test_a_csv_says_label_attribute_and_split(root, raw, ending, start):
     assert index["class_name"].tolist() == ["cat", "ant", "cat", "ant"]
     assert index["label"].tolist() == [1, 0, 1, 0]
     assert index["attribute"].tolist() == [1, -1, 0, 1]
+    assert index.attrs["attribute_names"] == ["dark", "sunny"]
     assert index["official"].tolist() == ["train", "val", "test", ""]
     assert index["image"].tolist() == ["10/img 0.png", "10/img 1.png", "1/img 0.png", "1/img 1.png"]
     assert files_exist(index, str(raw)) == []
@@ -318,33 +319,102 @@ def test_a_class_may_be_called_as_a_split_beside_other_classes(name, root, raw):
     assert set(index_of(root, raw)["class_name"]) == {"1", "2", "10", name}
 
 
+def copy_picture(root, first, *others):
+    for other in others:
+        shutil.copy(root / first, root / other)
+
+
 def test_equal_files_in_two_splits_are_refused(tmp_path, raw):
     root = split_folders(tmp_path / "data", "train", "val", "test")
-    shutil.copy(root / "train/cat/x.png", root / "train/cat/again.png")  # in one split it does no harm
-    assert len(index_of(root, raw)) == 7
-    for k in range(12):
-        shutil.copy(root / "train/cat/x.png", root / f"test/dog/copy{k:02d}.png")
-    message = r"(?s)test/dog/copy00\.png and train/cat/again\.png have the same content and are in two splits"
+    copy_picture(root, "train/cat/x.png", "test/cat/again.png")
+    message = (
+        r"(?s)test/cat/again\.png and train/cat/x\.png have the same content and are in two splits, test and train"
+    )
     with pytest.raises(Refused, match=message):
         index_of(root, raw)
 
 
+def test_of_equal_files_in_two_splits_that_of_the_test_split_is_kept(tmp_path, raw):
+    root = split_folders(tmp_path / "data", "train", "val", "test")
+    copy_picture(root, "train/cat/x.png", "test/cat/again.png", "train/cat/more.png")
+    copy_picture(root, "train/dog/x.png", "val/dog/again.png")
+    index = index_of(root, raw, duplicates="exclude")
+    kept = {"test/cat/again.png", "val/dog/again.png"}
+    assert kept <= set(index["image"]) and len(index) == 6 + 3 - 3
+    assert index.attrs["equal"] == {
+        "train/cat/more.png": "test/cat/again.png",
+        "train/cat/x.png": "test/cat/again.png",
+        "train/dog/x.png": "val/dog/again.png",
+    }
+
+
+def test_equal_files_of_one_class_could_be_drawn_into_train_and_test(ten, raw, shipped):
+    """They passed every expectation: the split knows the names of files, not their content."""
+    copy_picture(ten, "5/00.png", *(f"5/copy{k}.png" for k in range(20)))
+    with pytest.raises(Refused, match=r"(?s)5/00\.png and 5/copy0\.png have the same content.*duplicates: exclude"):
+        through(shipped, ten, raw)
+    index = index_of(ten, raw, duplicates="exclude")
+    assert len(index) == 200 and not index["image"].str.contains("copy").any()
+
+
+@pytest.mark.parametrize("duplicates", ["refuse", "exclude"])
+def test_equal_files_with_two_labels_are_always_refused(duplicates, ten, raw):
+    copy_picture(ten, "5/00.png", "6/wrong.png")
+    message = r"5/00\.png and 6/wrong\.png have the same content, but the classes 5 and 6\n.*correct or remove one"
+    with pytest.raises(Refused, match=message):
+        index_of(ten, raw, duplicates=duplicates)
+
+
+def test_excluded_files_are_said_and_kept_with_the_index(ten, raw, caplog, tmp_path):
+    copy_picture(ten, "5/00.png", "5/copy.png")
+    (ten / "5" / "empty.png").write_bytes(b"")
+    index = index_of(ten, raw, duplicates="exclude", broken="exclude")
+    assert "1 files in" in caplog.text and "5/00.png and 5/copy.png have the same content" in caplog.text
+    Parquet(str(tmp_path / "index.parquet")).save(index)
+    kept = Parquet(str(tmp_path / "index.parquet")).load().attrs
+    assert kept["left_out"] == {"5/empty.png": "the file is empty", "5/copy.png": "same content as 5/00.png"}
+
+
 def test_no_more_than_ten_equal_files_are_named(root, raw):
-    for k in range(12):
-        shutil.copy(root / "2/img 0.png", root / f"2/copy{k}.png")
+    copy_picture(root, "2/img 0.png", *(f"2/copy{k}.png" for k in range(12)))
     lines = ["path,label,split", "2/img 0.png,a,train", *(f"2/copy{k}.png,a,test" for k in range(12))]
-    with pytest.raises(
-        Refused, match=r"2/img 0\.png and 2/copy0\.png have the same content(?s:.*)and 2 more"
-    ) as caught:
+    message = r"2/copy0\.png and 2/img 0\.png have the same content(?s:.*)and 2 more"
+    with pytest.raises(Refused, match=message) as caught:
         index_of(table(root, "\n".join(lines)), raw)
     assert caught.value.message.count("same content") == 10
-    lines = [line.replace(",test", ",") for line in lines]
-    assert len(index_of(table(root, "\n".join(lines)), raw)) == 13
+    assert len(index_of(table(root, "\n".join(lines)), raw, duplicates="exclude")) == 1
+
+
+def test_a_parquet_file_says_what_a_csv_says(root, raw):
+    rows = {"path": ["10/img 0.png", "1/img 1.png"], "label": [7, 12], "attribute": ["sunny", None]}
+    pd.DataFrame(rows).to_parquet(root / "list.parquet")
+    path = table(root, "path,label,attribute\n10/img 0.png,7,sunny\n1/img 1.png,12,\n")
+    pd.testing.assert_frame_equal(index_of(root / "list.parquet", raw), index_of(path, raw))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"file": ["a"], "label": ["b"]}, r"columns of .*list\.parquet are file, label; valid: path, label"),
+        ({"path": ["1/img 0.png", "gone.png"], "label": ["a", "b"]}, r"row 2: no file gone\.png"),
+        ({"path": ["1/img 0.png"], "label": [None]}, "row 1: no label"),
+    ],
+)
+def test_a_bad_parquet_file_is_refused(rows, message, root, raw):
+    pd.DataFrame(rows).to_parquet(root / "list.parquet")
+    with pytest.raises(Refused, match=message):
+        index_of(root / "list.parquet", raw)
+
+
+def test_a_file_that_is_no_parquet_is_refused(root, raw):
+    (root / "list.parquet").write_text("path,label\n")
+    with pytest.raises(Refused, match=r"list\.parquet is not a parquet file"):
+        index_of(root / "list.parquet", raw)
 
 
 def test_classes_may_be_called_train_and_test(tmp_path, raw):
     image(tmp_path / "data" / "train" / "x.png")
-    image(tmp_path / "data" / "test" / "x.png")
+    image(tmp_path / "data" / "test" / "x.png", 60)
     index = index_of(tmp_path / "data", raw)
     assert index["class_name"].tolist() == ["test", "train"]
     assert (index["official"] == "").all()
@@ -519,9 +589,8 @@ def test_the_shipped_benchmark_takes_a_csv_with_attributes_and_splits(shipped, t
 
 
 def test_an_eleventh_class_is_refused_by_the_shipped_benchmark(shipped, ten, raw):
-    image(ten / "one more" / "x.png")
-    for k in range(9):
-        image(ten / "one more" / f"{k}.png")
+    for k in range(10):
+        image(ten / "one more" / f"{k}.png", 240 + k)
     with pytest.raises(Refused, match="expect_column_values_to_be_in_set label"):
         through(shipped, ten, raw)
 

@@ -8,6 +8,7 @@ import click
 VERBS = {
     "accept": "Accept the measured numbers of a benchmark as its baseline.",
     "generate": "Write every generated file (dvc.yaml, docs); --check says which are stale.",
+    "init": "Look at a folder of your own images, and write a benchmark for it.",
     "predict": "Predict the class of images by an exported model.",
     "train": "Train runs of a benchmark without Kedro and DVC, on a GPU if there is one.",
 }

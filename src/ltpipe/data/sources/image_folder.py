@@ -1,4 +1,4 @@
-"""A user's own images: a folder of class folders, one of split folders with class folders, or a CSV file.
+"""A user's own images: a folder of class folders, one of split folders with class folders, or a CSV or parquet file.
 
 Class folders: <root>/<class>/.../<image>. Classes are numbered in the order of their names: in numeric order if every
 name is an integer (2 before 10), else in the order of text (10 before 2).
@@ -8,7 +8,8 @@ test. A root is read so if all of its folders have these names, and one of them 
 classes. Such folders beside others, or in capitals (Train), are Refused.
 
 CSV (UTF-8): columns path (below the CSV's folder) and label; optional columns attribute and split. label and attribute
-are names, numbered as classes are; an empty attribute is -1. split: train, val, test or empty.
+are names, numbered as classes are; an empty attribute is -1. split: train, val, test or empty. A parquet file has the
+same columns.
 
     names that begin with a dot, files beside the class folders
                                     ignored
@@ -18,7 +19,11 @@ are names, numbered as classes are; an empty attribute is -1. split: train, val,
     links to files and folders      followed
     two paths to one file, a loop of folders
                                     Refused, with both paths: the image could be in two splits
-    equal files in different splits Refused, with both paths
+    equal files of one class        Refused, with both paths: the splits, drawn or stated, could hold one picture twice,
+                                    and a model would be tested on what it has seen; with option duplicates: exclude,
+                                    one of them is kept (of test before val before train, then the first) and the
+                                    others are in left_out
+    equal files of two classes      Refused, with both paths: one of the labels is wrong
     a broken link                   a broken file; in the place of a class folder, Refused
     broken files: empty, cut short, no image, more pixels than Pillow's limit, floating point, no permission
                                     Refused; with option broken: exclude they are left out, with their number and the
@@ -57,6 +62,12 @@ VARIABLE = "LTPIPE_IMAGE_FOLDER"
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 COLUMNS = ("path", "label", "attribute", "split")
+KEPT_FIRST = ("test", "val", "train", "")  # of equal files: that of the first of these splits
+TWO_LABELS = "one picture cannot be of two classes: correct or remove one of each pair"
+EQUAL = (
+    "a picture in train and in test would be tested on after it was learned: remove one of each pair, or set "
+    "option duplicates: exclude, which keeps one"
+)
 SHOWN = 10  # problems that a message shows
 
 log = logging.getLogger("ltpipe.data")
@@ -67,11 +78,16 @@ class Config(Spec):
 
     root: str = Field(
         "",
-        description="folder of class folders, or of train, val and test with class folders, or a .csv file; default: "
-        "env LTPIPE_IMAGE_FOLDER",
+        description="folder of class folders, or of train, val and test with class folders, or a .csv or .parquet "
+        "file; default: env LTPIPE_IMAGE_FOLDER",
     )
     broken: Literal["refuse", "exclude"] = Field(
         "refuse", description="refuse: broken files are an error; exclude: they are left out"
+    )
+    duplicates: Literal["refuse", "exclude"] = Field(
+        "refuse",
+        description="files of equal content and one class; refuse: an error; exclude: one of them is kept. Of two "
+        "classes, they are always an error",
     )
 
 
@@ -85,16 +101,20 @@ class ListedImage(NamedTuple):
 
 
 def build_index(config: Config, raw: Path) -> Table:
-    """Return the index of the images, in the order of their paths (folders) or of the CSV's lines."""
+    """Return the index of the images, in the order of their paths (folders) or of the CSV's lines.
+
+    Its attrs: left_out, path -> reason of the files that are left out; equal, path -> the kept file of equal content;
+    attribute_names, by number, if there are attributes.
+    """
     import pandas as pd
 
     root = _find_root(config)
-    folder, rows = (root.parent, _read_csv(root)) if root.is_file() else (root, _list_folders(root))
+    folder, rows = (root.parent, _read_table(root)) if root.is_file() else (root, _list_folders(root))
     _check_distinct(rows, folder)
-    rows, left_out = _drop_broken(rows, folder, config)
-    contents = content_digests(folder, [row.path for row in rows], raw)
-    _check_contents(rows, contents, folder)
-    set_link(folder, raw / (place := _place(rows, contents)))
+    rows, broken = _drop_broken(rows, folder, config)
+    contents = dict(zip(rows, content_digests(folder, [row.path for row in rows], raw), strict=True))
+    rows, equal = _drop_equal(rows, contents, folder, config)
+    set_link(folder, raw / (place := _place(rows, [contents[row] for row in rows])))
     labels, attributes = (
         _number_names(row.label for row in rows),
         _number_names(row.attribute for row in rows if row.attribute),
@@ -110,7 +130,10 @@ def build_index(config: Config, raw: Path) -> Table:
             "official": [row.split for row in rows],
         }
     )
-    table.attrs["left_out"] = left_out
+    if attributes:
+        table.attrs["attribute_names"] = sorted(attributes, key=lambda name: attributes[name])
+    table.attrs["left_out"] = dict(broken) | {path: f"same content as {kept}" for path, kept in equal.items()}
+    table.attrs["equal"] = equal
     return table
 
 
@@ -122,22 +145,37 @@ def _find_root(config: Config) -> Path:
         problem = f"no folder or file {root}" if name else "no folder is named"
         raise Refused(
             f"source image_folder: {problem}; option root (or environment variable {VARIABLE}) names a folder of class "
-            f"folders, or a CSV file with the columns path,label[,attribute][,split]"
+            f"folders, or a CSV or parquet file with the columns path,label[,attribute][,split]"
         )
     return root
 
 
-def _check_contents(rows: Sequence[ListedImage], contents: Sequence[str], folder: Path) -> None:
-    """Raise Refused if files of equal content are in different splits: a model would be tested on what it has seen.
+def _drop_equal(
+    rows: list[ListedImage], contents: Mapping[ListedImage, str], folder: Path, config: Config
+) -> tuple[list[ListedImage], dict[str, str]]:
+    """Return the rows with one of each set of equal files, and path -> kept path of the others.
 
-    contents: digest of each row's file.
+    contents: digest of each row's file. Raises Refused if equal files have two labels, or if the option does not
+    exclude them.
     """
-    first: dict[str, ListedImage] = {}
-    problems = []
-    for row, content in zip(rows, contents, strict=True):
-        if row.split and (other := first.setdefault(content, row)).split != row.split:
-            problems.append(f"{other.path} and {row.path} have the same content and are in two splits")
-    _refuse_problems(folder, problems)
+    kept: dict[str, ListedImage] = {}
+    # what is tested on stays whole: a picture that train has too is taken from train
+    for row in sorted(rows, key=lambda row: KEPT_FIRST.index(row.split)):
+        kept.setdefault(contents[row], row)
+    pairs = [(kept[contents[row]], row) for row in rows if kept[contents[row]] is not row]
+    _refuse_problems(folder, [_describe_equal(*pair) for pair in pairs if pair[0].label != pair[1].label], TWO_LABELS)
+    if config.duplicates == "refuse":
+        _refuse_problems(folder, [_describe_equal(*pair) for pair in pairs], EQUAL)
+    elif pairs:
+        shown = "\n  ".join(_describe_equal(*pair) for pair in pairs[:SHOWN])
+        log.warning("%d files in %s are left out (duplicates: exclude):\n  %s", len(pairs), folder, shown)
+    return [row for row in rows if kept[contents[row]] is row], {row.path: first.path for first, row in pairs}
+
+
+def _describe_equal(first: ListedImage, second: ListedImage) -> str:
+    labels = f", but the classes {first.label} and {second.label}" if first.label != second.label else ""
+    splits = f" and are in two splits, {first.split} and {second.split}" if first.split != second.split else ""
+    return f"{first.path} and {second.path} have the same content{splits}{labels}"
 
 
 def _place(rows: Sequence[ListedImage], contents: Sequence[str]) -> str:
@@ -252,32 +290,58 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _read_csv(path: Path) -> list[ListedImage]:
-    """Return the rows of a CSV file, in its order. Raises Refused if a line is wrong or repeats a path."""
-    try:
-        # utf-8-sig: spreadsheet programs write a byte order mark, which would be part of the first column's name
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.DictReader(file, strict=True)
-            rows = _parse_lines(lines, list(lines.fieldnames or []), path)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise Refused(f"source image_folder: {path} is not a CSV file in UTF-8: {error}") from None
+def _read_table(path: Path) -> list[ListedImage]:
+    """Return the rows of a CSV or parquet file, in its order. Raises Refused if one is wrong or repeats a path."""
+    parquet = path.suffix == ".parquet"
+    rows, line = (_read_parquet(path), "row") if parquet else (_read_csv(path), "line")
     problems = {number: _find_problem(row, path.parent) for number, row in rows.items()}
-    _refuse_problems(path, [f"line {number}: {problem}" for number, problem in problems.items() if problem])
+    _refuse_problems(path, [f"{line} {number}: {problem}" for number, problem in problems.items() if problem])
     if not rows:
         raise Refused(f"source image_folder: {path} lists no image")
     first_line: dict[str, int] = {}
     repeated = [number for number, row in rows.items() if first_line.setdefault(row.path, number) != number]
-    _refuse_problems(path, [f"line {number} repeats line {first_line[rows[number].path]}" for number in repeated])
+    _refuse_problems(path, [f"{line} {number} repeats {line} {first_line[rows[number].path]}" for number in repeated])
     return list(rows.values())
 
 
-def _parse_lines(lines: "csv.DictReader[str]", columns: list[str], path: Path) -> dict[int, ListedImage]:
-    """Return line number -> row, without empty lines. Raises Refused if columns or the number of fields are wrong."""
+def _read_csv(path: Path) -> dict[int, ListedImage]:
+    """Return line number -> row of a CSV file. Raises Refused if it is none, or a line has not its fields."""
+    try:
+        # utf-8-sig: spreadsheet programs write a byte order mark, which would be part of the first column's name
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.DictReader(file, strict=True)
+            return _parse_lines(lines, list(lines.fieldnames or []), path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Refused(f"source image_folder: {path} is not a CSV file in UTF-8: {error}") from None
+
+
+def _read_parquet(path: Path) -> dict[int, ListedImage]:
+    """Return row number, from 1, -> row of a parquet file; a missing value is an empty one."""
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these types
+        raise Refused(f"source image_folder: {path} is not a parquet file: {error}") from None
+    _check_columns(list(table.columns), path)
+    lines = table.astype(object).where(table.notna(), "").astype(str).to_dict("records")
+    return {
+        number: ListedImage(**{str(key): value.strip() for key, value in line.items()})
+        for number, line in enumerate(lines, start=1)
+    }
+
+
+def _check_columns(columns: list[str], path: Path) -> None:
     if not {"path", "label"} <= set(columns) <= set(COLUMNS) or len(set(columns)) != len(columns):
         raise Refused(
             f"source image_folder: columns of {path} are {', '.join(columns)}; valid: path, label, and optionally "
             f"attribute and split, in any order"
         )
+
+
+def _parse_lines(lines: "csv.DictReader[str]", columns: list[str], path: Path) -> dict[int, ListedImage]:
+    """Return line number -> row, without empty lines. Raises Refused if columns or the number of fields are wrong."""
+    _check_columns(columns, path)
     rows: dict[int, ListedImage] = {}
     problems = []
     for line in lines:
@@ -303,11 +367,12 @@ def _find_problem(row: ListedImage, folder: Path) -> str:
     return "" if (folder / row.path).is_file() else f"no file {row.path} in {folder}"
 
 
-def _refuse_problems(path: Path, problems: list[str]) -> None:
-    """Raise Refused if there are problems, with the first ten."""
+def _refuse_problems(path: Path, problems: list[str], advice: str = "") -> None:
+    """Raise Refused if there are problems, with the first ten, and what to do about them."""
     if problems:
-        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise Refused(f"source image_folder: {path}:\n  " + "\n  ".join(problems[:SHOWN]) + more)
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        lines = [f"source image_folder: {path}:", *problems[:SHOWN], *more, *filter(None, [advice])]
+        raise Refused("\n  ".join(lines))
 
 
 def _drop_broken(rows: list[ListedImage], folder: Path, config: Config) -> tuple[list[ListedImage], Mapping[str, str]]:

@@ -1,0 +1,367 @@
+"""`ltpipe init`: look at a folder of your own images, and write a benchmark for it that runs without an edit.
+
+ltpipe init PATH --name NAME            looks, prints, and writes conf/base/parameters/NAME.yml (like: image_folder)
+ltpipe init PATH --name NAME            again: says what has changed since, and writes nothing
+ltpipe init PATH --name NAME --update   rewrites what it wrote, and keeps what you edited
+
+PATH is what the source image_folder reads: a folder of class folders, a folder with train, val and test of class
+folders, or a CSV or parquet file. Inside the project it is written relative to it. Outside it is a fact of this
+machine: it goes to conf/local, which git ignores; elsewhere LTPIPE_IMAGE_FOLDER names the folder.
+
+What is chosen, and by which rule, is the docstring of ltpipe.survey.choices. The counts come from a split that is
+really drawn. What was written, and of which pictures, is kept in data/01_raw/image_folder/.init-NAME.json.
+"""
+
+import json
+import shlex
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import yaml
+from kedro.utils import find_kedro_project
+
+from ltpipe.benchmark import NAME, Benchmark, load
+from ltpipe.config.parameters import load_blocks, merge, read_benchmark_file, resolve_like
+from ltpipe.config.spec import Refused, parse
+from ltpipe.data.decode import decode
+from ltpipe.data.sampling.class_sizes import encode_runs
+from ltpipe.data.split import Split, draw
+from ltpipe.storage.atomic import write_atomically
+from ltpipe.storage.table import Table
+from ltpipe.survey import choices, cost, lookalikes, revise, show
+from ltpipe.survey.folder import Survey, count_splits, look, require_enough
+
+TEMPLATE = "image_folder"
+RAW = f"data/01_raw/{TEMPLATE}"
+NETWORK = ("backbone", "options")
+WHY = "your own data: nobody else reports on it"
+
+
+class Place(NamedTuple):
+    """The files of one benchmark. root: the project's folder. images: what PATH leads to."""
+
+    root: Path
+    name: str
+    images: Path
+
+    @property
+    def file(self) -> Path:
+        """The benchmark's file."""
+        return self.root / f"conf/base/parameters/{self.name}.yml"
+
+    @property
+    def local(self) -> Path:
+        """The file with what is true of this machine only."""
+        return self.root / f"conf/local/parameters/{self.name}.yml"
+
+    @property
+    def memory(self) -> Path:
+        """What was written the last time, and of which pictures."""
+        return self.root / RAW / f".init-{self.name}.json"
+
+    @property
+    def inside(self) -> str | None:
+        """PATH relative to the project, if it is inside."""
+        return self.images.relative_to(self.root).as_posix() if self.images.is_relative_to(self.root) else None
+
+
+class Drawn(NamedTuple):
+    """What was found and chosen: a benchmark's block, the manifest that it gives, and the squares of a sample.
+
+    splits: split -> pictures of each class, C. groups: of each class, C.
+    """
+
+    survey: Survey
+    manifest: Table
+    splits: Mapping[str, list[int]]
+    groups: Sequence[str]
+    squares: np.ndarray
+    block: dict[str, Any]
+
+
+@click.command("init")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="The benchmark's name: lower-case letters, digits and _.")
+@click.option("--update", is_flag=True, help="Rewrite what an earlier init wrote; your edits are kept.")
+@click.option(
+    "--size", type=click.Choice([str(s) for s in choices.SIZES]), help="Pixels of the squares; default: by the images."
+)
+def command(path: Path, name: str, update: bool, size: str | None) -> None:
+    """Look at the images in PATH, and write a benchmark NAME for them."""
+    place = find_place(path, name)
+    if place.file.exists():
+        return _look_again(place, update, int(size) if size else None)
+    if update:
+        raise Refused(f"--update: there is no {place.file.relative_to(place.root)} yet; leave it out")
+    drawn = draw_benchmark(place, None, int(size) if size else None)
+    _report(drawn)
+    spec = _whole(place, drawn.block)
+    price = cost.estimate(spec, {split: sum(counts) for split, counts in drawn.splits.items()}, drawn.squares)
+    header = write_header(place, drawn, spec, price)
+    body = yaml.safe_dump({name: drawn.block}, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    _write(place, header + body)
+    _remember(place, drawn, header)
+    _say(*(line.removeprefix("# ") for line in header.splitlines()), "", *_describe_writing(place))
+    _say(*next_commands(place, drawn, spec))
+    return None
+
+
+def find_place(path: Path, name: str) -> Place:
+    """Return where the benchmark's files are. Raises Refused if the name, the path or the project is not right."""
+    if not NAME.fullmatch(name):
+        raise Refused(f"--name {name}: a name is lower-case letters, digits and _, and begins with a letter")
+    root = find_kedro_project(Path.cwd())
+    if root is None or not (Path(root) / f"conf/base/parameters/{TEMPLATE}.yml").exists():
+        raise Refused(f"{Path.cwd()} is not in an ltpipe project: type this in a clone of ltpipe")
+    if not path.exists():
+        raise Refused(f"there is no folder or file {path}")
+    place = Place(Path(root).resolve(), name, path.resolve())
+    if place.file.exists() and not place.memory.exists() and "`ltpipe init`" not in place.file.read_text("utf-8"):
+        raise Refused(f"--name {name}: {place.file.relative_to(place.root)} is there, and init did not write it")
+    return place
+
+
+def draw_benchmark(place: Place, split: Split | None, size: int | None) -> Drawn:
+    """Look at the pictures, draw the split, and choose.
+
+    split: with the user's edits; None: the template's. size: of the squares; None: chosen by the pictures.
+    """
+    survey = look(place.images, place.root / RAW)
+    require_enough(survey)
+    names = survey.names()
+    template = load(place.root / "conf/base", [TEMPLATE])[TEMPLATE]
+    manifest = draw(survey.index, split or template.split)
+    splits = count_splits(manifest, len(names))
+    rule = choices.choose_groups(splits["train"])
+    gpu = _has_gpu()
+    side = size or choices.choose_size(survey.sizes, gpu)
+    squares = _read_sample(survey, manifest, side)
+    options: dict[str, str] = {} if place.inside is None else {"root": place.inside}
+    options |= {"broken": "exclude"} if survey.broken else {}
+    options |= {"duplicates": "exclude"} if survey.equal else {}
+    groups = rule.model_dump()
+    block = {
+        "like": TEMPLATE,
+        "source": {"size": side} | ({"options": options} if options else {}),
+        "split": {"options": {"groups": groups}},
+        "expect": {
+            "classes": len(names),
+            "class_counts": {part: encode_runs(counts) for part, counts in splits.items()},
+            "groups": groups | {"split": "train"},
+        },
+        "model": choices.choose_network(side, gpu) | {"image": side} | choices.measure_pixels(squares),
+        "schedule": choices.choose_schedule(sum(splits["train"]), side),
+        "reported": {"why": WHY},
+    }
+    members = rule.of_classes(np.array(splits["train"])).tolist()
+    block |= choices.choose_gate(splits["test"], members)
+    # a copy without shared parts, which YAML would write as an anchor and a reference
+    return Drawn(
+        survey,
+        manifest,
+        splits,
+        members,
+        squares,
+        json.loads(json.dumps(block)),
+    )
+
+
+def _read_sample(survey: Survey, manifest: Table, side: int) -> np.ndarray:
+    """Return squares of training pictures, uint8, up to SAMPLE x side x side x 3."""
+    trained = survey.index["image"].isin(set(manifest.loc[manifest["split"] == "train", "image"]))
+    return decode(survey.paths(choices.spread(np.flatnonzero(trained), choices.SAMPLE)), side)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _whole(place: Place, block: Mapping[str, Any]) -> Benchmark:
+    """Return the block as a whole benchmark. Raises Refused if it is none."""
+    blocks = load_blocks(place.root / "conf/base/parameters", [TEMPLATE]) | {place.name: block}
+    return parse(Benchmark, resolve_like(blocks, place.name), str(place.file.relative_to(place.root)))
+
+
+def write_header(place: Place, drawn: Drawn, spec: Benchmark, price: cost.Cost) -> str:
+    """Return the comment at the top of the file: what it is of, how to run it, what it costs, why these choices."""
+    totals = {split: sum(counts) for split, counts in drawn.splits.items()}
+    parts = ", ".join(f"{number:,} {split}" for split, number in totals.items())
+    schedule, rule = spec.schedule, spec.expect.groups
+    cells = sum(len(spec.seeds_of(run)) for run in spec.runs)
+    lines = [
+        f"{place.name}: {len(drawn.survey.index):,} pictures of {spec.expect.classes} classes as `ltpipe init` found "
+        f"them: {parts}.",
+        f"Command: kedro run --pipeline={place.name}",
+        f"Expected: nobody else reports on it. The first numbers that `ltpipe accept {place.name}` takes are its "
+        "baseline.",
+        f"Cost: about {show.describe_time(price.seconds)} of training for {cells} cells where init was run (estimated "
+        f"from a few steps), {show.describe_size(price.size)} in data/, and as much in DVC's cache.",
+        f"Size {spec.source.size}: the median of the shorter sides is "
+        f"{np.median(drawn.survey.sizes.min(axis=1)):g} pixels"
+        + ("" if _has_gpu() else f"; without a GPU at most {choices.LARGEST_WITHOUT_GPU}")
+        + f" (--size). Epochs {schedule.epochs}, batch {schedule.batch}: by the {totals['train']:,} training images.",
+        f"Groups: {_describe_groups(rule, drawn.groups)}.",
+        *([] if spec.gate.metrics else ["The few do not gate: they have too few test pictures to see a fall."]),
+    ]
+    return "".join(f"# {part}\n" for line in lines for part in textwrap.wrap(line, 118))
+
+
+def _describe_groups(rule: Any, groups: Sequence[str]) -> str:
+    sizes = ", ".join(f"{groups.count(group)} {group}" for group in dict.fromkeys(sorted(groups, key=_group_place)))
+    if (rule.by, rule.many, rule.medium) == ("count", 100, 20):
+        return f"{sizes}; many > 100, few < 20 training images"
+    why = "thirds by rank" if rule.by == "rank" else "the larger and the smaller class"
+    return f"{sizes}; {why}, because with 100 and 20 images as limits a group would be empty"
+
+
+def _group_place(group: str) -> int:
+    return ("many", "medium", "few").index(group)
+
+
+def _report(drawn: Drawn) -> None:
+    """Print what was found."""
+    survey, names = drawn.survey, drawn.survey.names()
+    pairs = lookalikes.find_pairs(lookalikes.hash_files(survey.paths()))
+    _say(*show.describe_pictures(survey), *show.describe_lookalikes(survey, pairs, drawn.manifest), "")
+    _say(*show.table(names, drawn.splits, drawn.groups), "", *show.warn_of_few(names, drawn.splits["test"]))
+
+
+def _say(*lines: str) -> None:
+    """Print lines; what the terminal cannot show is escaped."""
+    text = "".join(f"{line}\n" for line in lines)
+    encoding = sys.stdout.encoding or "ascii"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _write(place: Place, text: str) -> None:
+    """Write the benchmark's file, and the folder of the images where it is a fact of this machine."""
+    try:
+        write_atomically(place.file, text.encode())
+        if place.inside is None:
+            block = {place.name: {"source": {"options": {"root": str(place.images)}}}}
+            kept = yaml.safe_load(place.local.read_text("utf-8")) if place.local.exists() else {}
+            write_atomically(place.local, yaml.safe_dump(merge(kept or {}, block), allow_unicode=True).encode())
+    except OSError as error:
+        raise Refused(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def _describe_writing(place: Place) -> list[str]:
+    lines = [f"wrote {place.file.relative_to(place.root)}"]
+    if place.inside is None:
+        lines += [
+            f"wrote {place.local.relative_to(place.root)}: the folder of the images on this machine; elsewhere set "
+            "LTPIPE_IMAGE_FOLDER"
+        ]
+    return lines
+
+
+def _pictures(drawn: Drawn) -> dict[str, list[str]]:
+    """Return path -> class, digest and the split that the user stated, of every picture."""
+    columns = (drawn.survey.index[key] for key in ("image", "class_name", "official"))
+    return {path: [label, drawn.survey.contents[path], split] for path, label, split in zip(*columns, strict=True)}
+
+
+def _remember(place: Place, drawn: Drawn, header: str) -> None:
+    content = {"header": header, "block": drawn.block, "pictures": _pictures(drawn)}
+    write_atomically(place.memory, json.dumps(content).encode())
+
+
+def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
+    """Return the commands that go on from here."""
+    from ltpipe.pages import dvc_yaml
+
+    name = place.name
+    run = next(reversed([run for run, row in spec.runs.items() if row.train.start_from is None]))
+    model = f"data/06_models/{name}/{run}/{spec.seeds_of(run)[0]}/model.onnx"
+    picture = shlex.quote(
+        str(drawn.survey.folder / drawn.manifest.loc[drawn.manifest["split"] == "test", "image"].iloc[0])
+    )
+    ledger = dvc_yaml.place(name, place.root).parent.relative_to(place.root)
+    return [
+        "go on with (after `uv run`, where the environment is not active):",
+        f"  kedro run --pipeline={name}  # trains and measures; exit 6: nothing is accepted yet",
+        f'  ltpipe accept {name} --reason "first baseline"  # if data/08_reporting/{name}/report/report.md is right',
+        f"  kedro run --pipeline={name} --tags=judge,gate  # exit 0: the gate passes",
+        f"  ltpipe predict {model} {picture}",
+        f"  ltpipe generate && ltpipe generate {name}  # docs/benchmarks.md and a ledger, then: dvc repro -R {ledger}",
+    ]
+
+
+def _look_again(place: Place, update: bool, size: int | None) -> None:
+    """Say what has changed since the last init; with `update`, rewrite what it wrote.
+
+    Size and network stay, unless --size says another: they may have been asked for, or chosen on another machine.
+    """
+    memory = _recall(place)
+    spec = _whole(place, read_benchmark_file(place.file)[place.name])
+    drawn = draw_benchmark(place, spec.split, size or spec.source.size)
+    if size in (None, spec.source.size) and memory:
+        network = {key: memory["block"]["model"][key] for key in NETWORK if key in memory["block"]["model"]}
+        drawn.block["model"] = network | {k: v for k, v in drawn.block["model"].items() if k not in NETWORK}
+    changes = _describe_changes(memory, spec, drawn)
+    where = place.file.relative_to(place.root)
+    if not changes:
+        _say(f"nothing changed: the {len(drawn.survey.index):,} pictures are those of {where}")
+        return
+    _say(f"changed since {where} was written:", *(f"  {line}" for line in changes))
+    if not update:
+        _say(f"nothing is written; to rewrite what init wrote: {_command(place)} --update")
+        return
+    _update(place, memory, drawn)
+
+
+def _command(place: Place) -> str:
+    return f"ltpipe init {shlex.quote(str(place.inside or place.images))} --name {place.name}"
+
+
+def _recall(place: Place) -> dict[str, Any]:
+    """Return what the last init remembered; {} where it ran on another machine."""
+    try:
+        content: dict[str, Any] = json.loads(place.memory.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
+def _describe_changes(memory: Mapping[str, Any], spec: Benchmark, drawn: Drawn) -> list[str]:
+    """Return what differs from the last time; where nothing was remembered, from the counts of the file."""
+    size, stated = drawn.block["source"]["size"], spec.expect.plain_counts()
+    resized = [f"size: {spec.source.size} -> {size}"] if size != spec.source.size else []
+    if memory:
+        return [*resized, *show.differences(memory["pictures"], _pictures(drawn))]
+    lines = [
+        f"{split}: {stated.get(split)} -> {counts} pictures of the classes"
+        for split, counts in drawn.splits.items()
+        if stated.get(split) != counts
+    ]
+    return [*resized, *lines, *(["which pictures, is not known: init was run elsewhere"] if lines else [])]
+
+
+def _update(place: Place, memory: Mapping[str, Any], drawn: Drawn) -> None:
+    text = place.file.read_text("utf-8")
+    revised = revise.revise(text, place.name, memory.get("block", {}), drawn.block)
+    header, body = revise.split_header(revised.text)
+    spec = _whole(place, yaml.safe_load(body)[place.name])
+    _report(drawn)
+    # the size may be an edit
+    squares = _read_sample(drawn.survey, drawn.manifest, spec.source.size)
+    price = cost.estimate(spec, {split: sum(counts) for split, counts in drawn.splits.items()}, squares)
+    fresh = write_header(place, drawn, spec, price)
+    # a header that was edited is the user's
+    kept = header != memory.get("header", fresh)
+    _write(place, (header if kept else fresh) + body)
+    _remember(place, drawn, header if kept else fresh)
+    _say(*(f"changed {line}" for line in revised.changed), *(f"kept {line}" for line in revised.kept))
+    _say(*(["kept the comment at the top, an edit"] if kept else []), *_describe_writing(place))
+    _say(*next_commands(place, drawn, spec))
+
+
+if __name__ == "__main__":
+    command()
