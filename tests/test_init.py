@@ -76,7 +76,7 @@ def test_a_folder_becomes_a_valid_benchmark_with_its_counts(project, invoke, pho
     spec = load(project / "conf/base", ["first"])["first"]
     assert spec.expect.plain_counts() == {"train": [9, 5, 1], "val": [1, 1, 1], "test": [2, 1, 1]}
     assert "fewer than 5 test pictures, whose recall says little: ant (2), bee (1), cat (1)" in done.output
-    assert "gate" not in written(project, "first")  # the template's
+    assert written(project, "first")["gate"] == {"metrics": []}  # one test picture of the few
     assert written(project, "first")["source"] == {"size": 16}
 
 

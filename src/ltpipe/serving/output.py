@@ -174,7 +174,8 @@ class Partial:
         """Remove what was written; an older result stays."""
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
-        self.file.close()
+        with suppress(OSError):  # on a full disk, closing writes once more what could not be written
+            self.file.close()
 
     def kept(self) -> str:
         """Return what a run that ends here leaves; if that is nothing, no file is left."""
