@@ -165,6 +165,18 @@ def test_kedro_run_sees_the_same_changes(copy):
     assert (packed(copy, "ant/kedro.bmp") != before).any()
 
 
+def test_images_that_dvc_keeps_are_read_from_the_project(copy):
+    (copy.parent / "images").rename(copy / "pictures")
+    write_benchmark(copy, Path("pictures"))
+    assert call(copy, "dvc", "add", "pictures").returncode == 0
+    assert repro(copy) == ["parameters-own", "fetch-own"], "the same images as before"
+    shutil.rmtree(copy / "pictures")
+    assert call(copy, "dvc", "checkout", "pictures.dvc").returncode == 0
+    assert repro(copy) == ["fetch-own"]
+    draw_image(copy / "pictures/ant/0.bmp", 998)
+    assert repro(copy) == ["fetch-own", "split-own"]
+
+
 def test_generate_keeps_the_ledger_of_a_users_benchmark_current(copy):
     """Without a name, it looks at every dvc.yaml of pipelines/dvc."""
     path = copy / "conf/base/parameters/own.yml"
