@@ -12,7 +12,7 @@ def create(name: str, run: str, seed: str) -> Pipeline:
     cell = f"{name}.{run}.{seed}"
     tags, manifest = ["evaluate", "measure"], {"manifest": f"{name}.manifest"}
     asked = {"parity": f"params:{name}.parity", **manifest, **recipe(name, run, seed)}
-    model = {"onnx": f"{cell}.onnx", "images": f"{name}.images", **asked}
+    model = {"onnx": f"{cell}.onnx", "checkpoint": f"{cell}.checkpoint", "images": f"{name}.images", **asked}
     numbers = {"predictions": f"{cell}.predictions", "evaluation": f"params:{name}.evaluate", **asked}
     outputs = [f"{cell}.metrics", f"{cell}.details", f"{cell}.classes"]
     return Pipeline(

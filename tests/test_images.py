@@ -262,5 +262,5 @@ def test_larger_packed_images_are_exported_and_predicted(tmp_path):
     facts = read_facts(open_session(payload))
     assert report["agrees"] and facts["image_size"] == 12
     assert facts["preprocessing"] == Preprocessing(size=12, network=8, jpeg="shrunk").model_dump()
-    table = predict(payload, manifest, pixels, **recipe, parity=Parity())
+    table = predict(payload, manifest, pixels, **recipe, parity=Parity(), checkpoint=checkpoint)
     assert len(table) == 20 and table["confidence"].between(0.5, 1).all()

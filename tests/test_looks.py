@@ -51,13 +51,45 @@ def test_changed_parameters_leave_the_results_and_write_below_the_look(project):
     assert "it writes below data/look, and the results stay as they are" in done.stderr
     log = (project / "data/look/08_reporting/digits_glt/ce/s0/log.csv").read_text().splitlines()
     assert len(log) == 1 + 3
-    assert "digits_glt.manifest is read from data/05_model_input/digits_glt/manifest.parquet" in done.stderr
+    assert "the data of digits_glt are read from data" in done.stderr
 
 
 def test_a_second_look_reads_what_the_first_one_made(project):
     done = call(project, *PIPELINE, CELL, "--tags=measure", "--params=digits_glt.schedule.epochs=3")
     assert done.returncode == 0, done.stderr
     assert "checkpoint is read from" not in done.stderr
+
+
+def test_data_that_other_parameters_drew_are_not_taken(project):
+    """Neither those of the results for another split, nor those of a look for other parameters, nor a part of them."""
+    other = "--params=digits_glt.split.options.seed=7"
+    done = call(project, *PIPELINE, CELL, "--tags=train", other)
+    assert done.returncode == 2 and "no data of digits_glt are drawn by these parameters" in done.stderr
+    done = call(project, *PIPELINE, "--tags=data", other)
+    assert done.returncode == 0, done.stderr
+    done = call(project, *PIPELINE, CELL, "--tags=train", "--params=digits_glt.schedule.epochs=1")
+    assert "the data of digits_glt are read from data\n" in done.stderr
+    (project / "data/look/05_model_input/digits_glt/data_identity.json").unlink()
+    done = call(project, *PIPELINE, CELL, "--tags=train", other)
+    assert done.returncode == 2, "the look's data are not whole"
+
+
+def test_another_configuration_is_a_look(project, tmp_path):
+    before = contents(project)
+    shutil.copytree(project / "conf", tmp_path / "conf")
+    done = call(project, *PIPELINE, "--tags=parameters", f"--conf-source={tmp_path / 'conf'}")
+    assert done.returncode == 0, done.stderr
+    assert contents(project) == before
+
+
+def test_a_finished_cell_is_kept_until_it_is_asked_for_anew(project):
+    before = contents(project)
+    done = call(project, *PIPELINE, CELL, "--tags=train")
+    assert done.returncode == 0 and "digits_glt.ce.s0: kept" in done.stderr
+    assert contents(project) == before
+    done = call(project, *PIPELINE, CELL, "--tags=train", "--fresh")
+    assert done.returncode == 0 and "kept" not in done.stderr and "epoch 2" in done.stderr
+    assert contents(project) == before, "the same bits"
 
 
 def test_an_environment_is_a_look_of_its_own_and_shares_downloads(project):

@@ -39,6 +39,7 @@ from ltpipe.serving.files import Found, find_images, read_image
 from ltpipe.serving.preprocessing import describe
 from ltpipe.serving.rows import Columns
 from ltpipe.serving.session import BATCH, open_session, predict, read_facts, run_logits, softmax
+from ltpipe.storage.identity import digest_bytes
 from ltpipe.storage.manifest import class_names, data_version
 
 SIZE = 4
@@ -835,11 +836,11 @@ def recipe(spec):
 def known(recipe, spec, manifest, images):
     """What a model of this cell says of itself."""
     data = {"data": data_version(manifest, images), "classes": class_names(manifest)}
-    return identity(**recipe) | exported_by(spec.parity) | data | {"image_size": 16}
+    return identity(**recipe) | exported_by(spec.parity) | data | {"image_size": 16, "checkpoint": digest_bytes(b"x")}
 
 
 def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(spec, manifest, images, recipe, known):
-    table = predict(build(known, size=16), manifest, images, parity=spec.parity, **recipe)
+    table = predict(build(known, size=16), manifest, images, parity=spec.parity, checkpoint=b"x", **recipe)
     rows = manifest[manifest["role"] != "train"]
     assert table["id"].tolist() == rows["id"].tolist()
     for column in ("source", "split", "label", "group", "attribute"):
@@ -852,12 +853,12 @@ def test_the_stage_predicts_val_and_test_in_the_order_of_the_manifest(spec, mani
     assert table.attrs["facts"] == known | predicted_by()
 
 
-@pytest.mark.parametrize("fact", ["cell", "seed", "code", "recipe", "data", "classes", "exported"])
+@pytest.mark.parametrize("fact", ["cell", "seed", "code", "recipe", "data", "classes", "exported", "checkpoint"])
 def test_the_stage_refuses_a_model_of_another_state(spec, manifest, images, recipe, known, fact):
     other = known | {fact: ["other"] if fact == "classes" else "other"}
     with pytest.raises(Refused, match=r"the model of digits_glt\.ce\.s0 is of another state: ") as refused:
-        predict(build(other, size=16), manifest, images, parity=spec.parity, **recipe)
-    again = "--tags=measure" if fact == "exported" else "--namespaces=digits_glt.ce.s0"
+        predict(build(other, size=16), manifest, images, parity=spec.parity, checkpoint=b"x", **recipe)
+    again = "--tags=measure" if fact in ("exported", "checkpoint") else "--namespaces=digits_glt.ce.s0"
     assert f"kedro run --pipeline=digits_glt {again}, or dvc repro" in refused.value.message
     assert f"{fact} is {other[fact]}, not {known[fact]}" in refused.value.message
 

@@ -188,11 +188,14 @@ def test_a_refused_manifest_leaves_none_and_keeps_its_report(copy):
 def test_a_model_that_answers_otherwise_than_torch_is_not_written(copy):
     path = copy / "conf/base/parameters/digits_glt.yml"
     assert repro(copy).returncode == 0
-    before = path.read_text()
+    model = copy / "data/06_models/digits_glt/ce/s0/model.onnx"
+    before, old = path.read_text(), model.read_bytes()
     path.write_text(before.replace("absolute: 1.0e-4, relative: 1.0e-3", "absolute: 0.0, relative: 0.0"))
     done = call(copy, "kedro", "run", "--pipeline=digits_glt", "--tags=export", "--namespaces=digits_glt.ce.s0")
     assert done.returncode == 5 and "disagree, no model is written" in done.stderr
-    assert not (copy / "data/06_models/digits_glt/ce/s0/model.onnx").exists()
+    assert model.read_bytes() == old
+    done = call(copy, "kedro", "run", "--pipeline=digits_glt", "--tags=evaluate", "--namespaces=digits_glt.ce.s0")
+    assert done.returncode == 2 and "the model of digits_glt.ce.s0 is of another state" in done.stderr
     path.write_text(before)
 
 

@@ -22,5 +22,9 @@ def run(fresh: bool, **options: Any) -> Any:
     return kedro_run.callback(**options)
 
 
-option = click.Option(["--fresh"], is_flag=True, help="Train again also what is kept: the same code, data, parameters.")
+option = click.Option(
+    ["--fresh"],
+    is_flag=True,
+    help="Train all cells again, from the start, though code, data and parameters are the same.",
+)
 cli.add_command(click.Command("run", params=[*kedro_run.params, option], callback=run, help=kedro_run.help))

@@ -1,5 +1,6 @@
 """Kedro hooks: refuse parameters, paths and runners before anything runs; keep looks apart; delete stale outputs."""
 
+import json
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from kedro.pipeline.node import Node
 from ltpipe.benchmark import Benchmark, load
 from ltpipe.config.parameters import benchmark_names, read_with_references, resolve_like
 from ltpipe.config.spec import Refused, parse
+from ltpipe.data.identity import drawn_by
 from ltpipe.pipeline_registry import project_root, requested_benchmarks
 from ltpipe.training.scratch import discard
 
@@ -23,12 +25,14 @@ log = logging.getLogger("ltpipe")
 RUNNERS = ("SequentialRunner", "ParallelRunner")
 # tags of nodes that only read the verdict, or whose results it does not depend on
 KEEP_THE_VERDICT = {"parameters", "gate"}
-# Tags of nodes whose old outputs stay until the new ones replace them. They state what they were made of, and every
-# reader checks that; so an old one is good, or is refused.
+# Tags of nodes whose old outputs stay until the new ones replace them. They state what they were made of, and of which
+# checkpoint, and every reader checks that; so an old one is good, or is refused.
 REPLACE_WHEN_WHOLE = {"train", "measure"}
 # key of a dataset's metadata: it is the file that the node itself has written before, and may keep
 KEPT = "kept"
 FRESH = "LTPIPE_FRESH"  # environment variable that `kedro run --fresh` sets
+# what the stage split draws; it belongs together
+DRAWN = ("manifest", "images", "originals", "pictures", "picture_sizes", "data_identity")
 LOOK = "look"  # the folder of looks, in the folder of results
 
 
@@ -40,34 +44,71 @@ class Looks:
     """
 
     root = results = looks = Path()
+    loader: Any = None
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: Any) -> None:
         """Set the folder of the run's results, before anything reads the catalog."""
-        loader = context.config_loader
-        known = loader["globals"]
-        self.root, other = context.project_path, _other_environments(loader)
+        self.loader, self.root = context.config_loader, context.project_path
+        known, other = self.loader["globals"], _other_environments(self.loader)
         self.results = self.looks = self.root / known["data"]  # as in the catalog: Kedro makes its paths absolute
-        if not loader.runtime_params and not other:
+        moved = Path(self.loader.conf_source).resolve() != (self.root / "conf").resolve()
+        if not self.loader.runtime_params and not other and not moved:
             return
         place = "/".join([known["data"], LOOK, *other])
         self.looks = self.root / place
-        loader["globals"] = known | {"data": place}
+        self.loader["globals"] = known | {"data": place}
         log.info("parameters are changed for this run: it writes below %s, and the results stay as they are", place)
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: Any) -> None:
-        """Read from the results what the run needs, does not make, and no look has made."""
+        """Choose where the run reads what it needs and does not make. Raises Refused if its data are not drawn."""
         if self.looks == self.results:
             return
-        for name in sorted(pipeline.inputs()):
+        needed = sorted(pipeline.inputs())
+        drawn = {name.split(".")[0] for name in needed if name.partition(".")[2] in DRAWN}
+        for benchmark in sorted(drawn):
+            self._choose_data(benchmark, [name for name in needed if name in _drawn_of(benchmark)], catalog)
+        for name in needed:
             dataset = catalog.get(name)
-            if not getattr(dataset, "must_exist", False) or dataset.path.exists():
-                continue  # a scratch folder among them, which is written to
-            result = self.results / dataset.path.relative_to(self.looks)
-            if result.exists():
-                dataset.path = result
-                log.info("%s is read from %s", name, os.path.relpath(result, self.root))
+            # must_exist: not a scratch folder, which is written to
+            if getattr(dataset, "must_exist", False) and name.partition(".")[2] not in DRAWN:
+                self._fall_back(name, dataset)
+
+    def _choose_data(self, benchmark: str, names: list[str], catalog: Any) -> None:
+        """Take manifest, images and what belongs to them from one place: the look if its parameters drew them."""
+        spec = Benchmark.model_validate(self.loader["parameters"][benchmark])
+        asked = drawn_by(spec.source, spec.split, spec.expect, spec.cluster)
+        note = catalog.get(f"{benchmark}.data_identity").path.relative_to(self.looks)
+        place = next((place for place in (self.looks, self.results) if _states(place / note, asked)), None)
+        if place is None:
+            raise Refused(
+                f"no data of {benchmark} are drawn by these parameters: draw them with the same ones first, kedro run "
+                f"--pipeline={benchmark} --tags=data"
+            )
+        for name in names:
+            dataset = catalog.get(name)
+            dataset.path = place / dataset.path.relative_to(self.looks)
+        log.info("the data of %s are read from %s", benchmark, os.path.relpath(place, self.root))
+
+    def _fall_back(self, name: str, dataset: Any) -> None:
+        """Read a dataset from the results if no look has made it."""
+        result = self.results / dataset.path.relative_to(self.looks)
+        if not dataset.path.exists() and result.exists():
+            dataset.path = result
+            log.info("%s is read from %s", name, os.path.relpath(result, self.root))
+
+
+def _drawn_of(benchmark: str) -> set[str]:
+    return {f"{benchmark}.{name}" for name in DRAWN}
+
+
+def _states(path: Path, asked: Mapping[str, Any]) -> bool:
+    """Tell whether the identity of the data in this file has every value of `asked`."""
+    if not path.exists():
+        return False
+    found = json.loads(path.read_bytes())
+    return all(found.get(key) == value for key, value in asked.items())
 
 
 def _other_environments(loader: Any) -> set[str]:
@@ -280,12 +321,14 @@ def _delete(dataset: Any) -> None:
 
 
 class Fresh:
-    """With `kedro run --fresh`, train every cell again: hide what it has written before."""
+    """With `kedro run --fresh`, train every cell again: hide what it has written before, delete where it stopped."""
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: Any) -> dict[str, Any]:
         """Return None for each input that the node may keep."""
         asked = os.environ.get(FRESH) == "1"
+        for name in _scratch_of(node) if asked else ():
+            discard(catalog.get(name).path)
         return {name: None for name in node.inputs if asked and KEPT in (_metadata(catalog.get(name)) or {})}
 
 

@@ -334,13 +334,13 @@ def _describe_changes(memory: Mapping[str, Any], spec: Benchmark, drawn: Drawn) 
     """Return what differs from the last time; where nothing was remembered, from the counts of the file."""
     size, stated = drawn.block["source"]["size"], spec.expect.plain_counts()
     resized = [f"size: {spec.source.size} -> {size}"] if size != spec.source.size else []
-    if memory:
-        return [*resized, *show.differences(memory["pictures"], _pictures(drawn))]
     lines = [
         f"{split}: {stated.get(split)} -> {counts} pictures of the classes"
         for split, counts in drawn.splits.items()
         if stated.get(split) != counts
     ]
+    if memory:  # pictures say more than counts, which also change with an edited split
+        return [*resized, *(show.differences(memory["pictures"], _pictures(drawn)) or lines)]
     return [*resized, *lines, *(["which pictures, is not known: init was run elsewhere"] if lines else [])]
 
 

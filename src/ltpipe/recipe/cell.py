@@ -17,7 +17,7 @@ TRAINING = "ltpipe.training.train"
 # keys of a schedule that do not change a bit of the weights
 SCRATCH = {"save_every", "save_minutes", "resident", "workers"}
 # what says by which code and parameters a cell was measured
-MEASURED = {"exported", "predicted", "measured"}
+MEASURED = {"exported", "predicted", "measured", "checkpoint"}
 
 
 def code_modules(run: Run, model: Model) -> frozenset[str]:

@@ -14,6 +14,7 @@ from ltpipe.models.model import Model
 from ltpipe.recipe.cell import exported_by, identity, predicted_by, require_cell
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
+from ltpipe.storage.identity import digest_bytes
 from ltpipe.storage.manifest import KEPT, class_names, data_version
 from ltpipe.storage.table import Table
 
@@ -104,20 +105,22 @@ def predict(
     model: Model,
     seed: int,
     parity: Any,
+    checkpoint: bytes,
     *,
     cell: str,
 ) -> Table:
     """Return a table with a row for each val and test row of the manifest, in its order.
 
     Columns: those of the manifest that the metrics need, predicted (class index), confidence (its probability, 0..1).
-    attrs["facts"]: the model's provenance, and the provider that ran it. Raises Refused if the model is not of this
-    cell, code and recipe, not exported by this code and `parity`, or not of this manifest, its classes and images
-    (uint8, N x H x W x 3).
+    attrs["facts"]: the model's provenance, and the provider that ran it. checkpoint: the cell's. Raises Refused if the
+    model is not of this cell, code and recipe, not exported by this code and `parity` from this checkpoint, or not of
+    this manifest, its classes and images (uint8, N x H x W x 3).
     """
     session = open_session(onnx)
     facts = read_facts(session)
     data = {"data": data_version(manifest, images), "classes": class_names(manifest)}
-    require_cell("the model", facts, identity(cell, run, schedule, model, seed) | data | exported_by(parity))
+    made = exported_by(parity) | {"checkpoint": digest_bytes(checkpoint)}
+    require_cell("the model", facts, identity(cell, run, schedule, model, seed) | data | made)
     rows = manifest[manifest["role"] != "train"]
     predicted, confidence = classify(session, images, rows["row"].to_numpy())
     table = rows[list(KEPT)].reset_index(drop=True)
