@@ -223,7 +223,8 @@ def test_without_attributes_the_worst_group_is_the_worst_class_and_there_are_no_
     classes, rows = case
     found = split_metrics(rows, classes)
     assert found["worst_group"] == found["worst_class"]
-    assert not [path for path in flatten(found) if "attribute" in path]
+    assert found["worst_attribute"] == found["recall"]["all"]
+    assert not [path for path in flatten(found) if ".attribute" in path]
 
 
 @given(tables())

@@ -155,7 +155,7 @@ def test_a_csv_says_label_attribute_and_split(root, raw, ending, start):
     assert index["class_name"].tolist() == ["cat", "ant", "cat", "ant"]
     assert index["label"].tolist() == [1, 0, 1, 0]
     assert index["attribute"].tolist() == [1, -1, 0, 1]
-    assert index.attrs["attribute_names"] == ["dark", "sunny"]
+    assert index.attrs["named_attributes"] == ["dark", "sunny"]
     assert index["official"].tolist() == ["train", "val", "test", ""]
     assert index["image"].tolist() == ["10/img 0.png", "10/img 1.png", "1/img 0.png", "1/img 1.png"]
     assert files_exist(index, str(raw)) == []

@@ -142,7 +142,7 @@ def test_names_of_attributes_are_kept_by_class_and_rank():
     names = ["day", "night", "unused", "dusk"]
     options = {"test": {"fraction": 0.2}, "val": {"fraction": 0.1}, "groups": GROUPS}
     assert draw(index, Split(kind="stratified", options=options)).attrs == {}
-    index.attrs["attribute_names"] = names
+    index.attrs["named_attributes"] = names
     manifest = draw(index, Split(kind="stratified", options=options))
     assert manifest.attrs["attributes"][0] == ["dusk", "day", "night"]
     named = with_attribute_names(manifest, manifest)

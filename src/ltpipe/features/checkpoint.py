@@ -72,13 +72,11 @@ def _read_file(path: str) -> bytes:
 
 def _read_parameters(content: bytes, where: str) -> tuple[Run, Model]:
     """Return the parameter blocks from which the network was built; the checkpoint stores them."""
-    from safetensors import SafetensorError
-
     from ltpipe.storage.weights import unpack_facts
 
     try:
         parameters = unpack_facts(content)["parameters"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (Refused, KeyError) as error:
         raise Refused(f"features: cannot read {where} as a checkpoint: {type(error).__name__}: {error}") from None
     return parse(Run, parameters["run"], f"{where}, run"), parse(Model, parameters["model"], f"{where}, model")
 
@@ -87,7 +85,7 @@ def _build_network(layer: str, content: bytes, run: Run, model: Model, device: "
     """Return the function images (uint8, B x size x size x 3) -> features (float32, B x D)."""
     try:
         servable = rebuild(content, run, model)[0].to(device)
-    except RuntimeError as error:
+    except (RuntimeError, Refused) as error:  # Refused: damaged weights
         reason = " ".join(str(error).split())[:500]
         raise Refused(f"features: {where}: its weights do not fit the network of this code version: {reason}") from None
     network = servable.network

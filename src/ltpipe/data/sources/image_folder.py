@@ -104,7 +104,7 @@ def build_index(config: Config, raw: Path) -> Table:
     """Return the index of the images, in the order of their paths (folders) or of the CSV's lines.
 
     Its attrs: left_out, path -> reason of the files that are left out; equal, path -> the kept file of equal content;
-    attribute_names, by number, if there are attributes.
+    named_attributes, their names by number, if there are attributes.
     """
     import pandas as pd
 
@@ -131,7 +131,7 @@ def build_index(config: Config, raw: Path) -> Table:
         }
     )
     if attributes:
-        table.attrs["attribute_names"] = sorted(attributes, key=lambda name: attributes[name])
+        table.attrs["named_attributes"] = sorted(attributes, key=lambda name: attributes[name])
     table.attrs["left_out"] = dict(broken) | {path: f"same content as {kept}" for path, kept in equal.items()}
     table.attrs["equal"] = equal
     return table

@@ -97,7 +97,7 @@ def draw_manifest(index: Table, config: Config) -> Table:
     parts: list[Part] = [("train", "train", kept), ("val", "val", val), ("test", "test", test)]
     groups, ranks = config.groups.of_classes(sizes), rank_attributes(labels, attribute)
     manifest = build_manifest(index, parts, labels, groups, ranks)
-    if names := index.attrs.get("attribute_names"):
+    if names := index.attrs.get("named_attributes"):
         manifest.attrs["attributes"] = name_ranks(labels, attribute, ranks, names)
     return manifest
 
