@@ -74,6 +74,11 @@ def test_data_that_other_parameters_drew_are_not_taken(project):
     assert done.returncode == 2, "the look's data are not whole"
 
 
+def test_a_look_draws_its_data_as_a_whole(project):
+    done = call(project, *PIPELINE, "--tags=split", "--params=digits_glt.split.options.seed=8")
+    assert done.returncode == 2 and "digits_glt.index: a run with changed parameters draws its data" in done.stderr
+
+
 def test_another_configuration_is_a_look(project, tmp_path):
     before = contents(project)
     shutil.copytree(project / "conf", tmp_path / "conf")

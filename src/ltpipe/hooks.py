@@ -33,6 +33,7 @@ KEPT = "kept"
 FRESH = "LTPIPE_FRESH"  # environment variable that `kedro run --fresh` sets
 # what the stage split draws; it belongs together
 DRAWN = ("manifest", "images", "originals", "pictures", "picture_sizes", "data_identity")
+INDEXED = ("index", "clustered")  # what it is drawn from
 LOOK = "look"  # the folder of looks, in the folder of results
 
 
@@ -66,6 +67,11 @@ class Looks:
         if self.looks == self.results:
             return
         needed = sorted(pipeline.inputs())
+        if undrawn := [name for name in needed if name.partition(".")[2] in INDEXED]:
+            raise Refused(
+                f"{', '.join(undrawn)}: a run with changed parameters draws its data as a whole, since an index does "
+                "not say of which parameters it is: --tags=data"
+            )
         drawn = {name.split(".")[0] for name in needed if name.partition(".")[2] in DRAWN}
         for benchmark in sorted(drawn):
             self._choose_data(benchmark, [name for name in needed if name in _drawn_of(benchmark)], catalog)
@@ -76,11 +82,14 @@ class Looks:
                 self._fall_back(name, dataset)
 
     def _choose_data(self, benchmark: str, names: list[str], catalog: Any) -> None:
-        """Take manifest, images and what belongs to them from one place: the look if its parameters drew them."""
+        """Take manifest, images and what belongs to them from one place, which these parameters drew.
+
+        The results come first: what an earlier look drew may be of pictures that have changed since.
+        """
         spec = Benchmark.model_validate(self.loader["parameters"][benchmark])
         asked = drawn_by(spec.source, spec.split, spec.expect, spec.cluster)
         note = catalog.get(f"{benchmark}.data_identity").path.relative_to(self.looks)
-        place = next((place for place in (self.looks, self.results) if _states(place / note, asked)), None)
+        place = next((place for place in (self.results, self.looks) if _states(place / note, asked)), None)
         if place is None:
             raise Refused(
                 f"no data of {benchmark} are drawn by these parameters: draw them with the same ones first, kedro run "
