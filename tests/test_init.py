@@ -183,6 +183,38 @@ def test_the_second_time_nothing_changed_and_nothing_is_written(project, invoke,
     assert snapshot(project) == before
 
 
+def test_a_folder_that_moved_is_shown_and_taken_in(project, invoke, photos, tmp_path):
+    invoke(photos, "--name", "moved")
+    before = snapshot(project)
+    moved = photos.rename(tmp_path / "elsewhere")
+    done = invoke(moved, "--name", "moved")
+    assert f"  folder: {photos} -> {moved}\n" in done.output and "nothing is written" in done.output
+    assert snapshot(project) == before
+    assert invoke(moved, "--name", "moved", "--update").exit_code == 0
+    local = yaml.safe_load((project / "conf/local/parameters/moved.yml").read_text())
+    assert local == {"moved": {"source": {"options": {"root": str(moved)}}}}
+    assert "nothing changed" in invoke(moved, "--name", "moved").output
+
+
+def test_a_folder_that_moved_into_the_project_is_read_there(project, invoke, photos):
+    invoke(photos, "--name", "inward")
+    shutil.move(photos, project / "inward")
+    assert f"folder: {photos} -> inward" in invoke("inward", "--name", "inward").output
+    assert invoke("inward", "--name", "inward", "--update").exit_code == 0
+    local = yaml.safe_load((project / "conf/local/parameters/inward.yml").read_text())
+    assert local["inward"]["source"]["options"] == written(project, "inward")["source"]["options"] == {"root": "inward"}
+    assert "nothing changed" in invoke("inward", "--name", "inward").output
+    shutil.rmtree(project / "inward")
+
+
+def test_a_machine_that_does_not_know_the_folder_is_told(project, invoke, photos, monkeypatch):
+    invoke(photos, "--name", "afar")
+    shutil.rmtree(project / "conf/local")
+    assert f"folder: not stated on this machine -> {photos}" in invoke(photos, "--name", "afar").output
+    monkeypatch.setenv("LTPIPE_IMAGE_FOLDER", str(photos))
+    assert "nothing changed" in invoke(photos, "--name", "afar").output
+
+
 def change(photos: Path) -> None:
     draw_folder(photos, {"dog": 4})
     draw_picture(photos / "ant/new.jpg", "ant", 77)

@@ -13,6 +13,7 @@ really drawn. What was written, and of which pictures, is kept in data/01_raw/im
 """
 
 import json
+import os
 import shlex
 import sys
 import textwrap
@@ -30,6 +31,7 @@ from ltpipe.config.parameters import load_blocks, merge, read_benchmark_file, re
 from ltpipe.config.spec import Refused, parse
 from ltpipe.data.decode import decode
 from ltpipe.data.sampling.class_sizes import encode_runs
+from ltpipe.data.sources.image_folder import VARIABLE
 from ltpipe.data.split import Split, draw
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.table import Table
@@ -244,12 +246,23 @@ def _write(place: Place, text: str) -> None:
     """Write the benchmark's file, and the folder of the images where it is a fact of this machine."""
     try:
         write_atomically(place.file, text.encode())
-        if place.inside is None:
-            block = {place.name: {"source": {"options": {"root": str(place.images)}}}}
-            kept = yaml.safe_load(place.local.read_text("utf-8")) if place.local.exists() else {}
-            write_atomically(place.local, yaml.safe_dump(merge(kept or {}, block), allow_unicode=True).encode())
+        # a folder inside is named by the benchmark's file, which an older name in conf/local would override
+        if place.inside is None or _local_root(place):
+            block = {place.name: {"source": {"options": {"root": place.inside or str(place.images)}}}}
+            content = yaml.safe_dump(merge(_read_local(place), block), allow_unicode=True)
+            write_atomically(place.local, content.encode())
     except OSError as error:
         raise Refused(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def _read_local(place: Place) -> dict[str, Any]:
+    return (yaml.safe_load(place.local.read_text("utf-8")) or {}) if place.local.exists() else {}
+
+
+def _local_root(place: Place) -> str | None:
+    """Return the folder of the images that conf/local names, if it does."""
+    source = (_read_local(place).get(place.name) or {}).get("source") or {}
+    return (source.get("options") or {}).get("root")
 
 
 def _describe_writing(place: Place) -> list[str]:
@@ -305,7 +318,7 @@ def _look_again(place: Place, update: bool, size: int | None) -> None:
     if size in (None, spec.source.size) and memory:
         network = {key: memory["block"]["model"][key] for key in NETWORK if key in memory["block"]["model"]}
         drawn.block["model"] = network | {k: v for k, v in drawn.block["model"].items() if k not in NETWORK}
-    changes = _describe_changes(memory, spec, drawn)
+    changes = [*_describe_move(place, spec), *_describe_changes(memory, spec, drawn)]
     where = place.file.relative_to(place.root)
     if not changes:
         _say(f"nothing changed: the {len(drawn.survey.index):,} pictures are those of {where}")
@@ -328,6 +341,15 @@ def _recall(place: Place) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content
+
+
+def _describe_move(place: Place, spec: Benchmark) -> list[str]:
+    """Return a line if the pipeline would read another folder than PATH: with equal pictures nothing else shows it."""
+    options: Mapping[str, Any] = spec.source.options
+    stated = _local_root(place) or options.get("root") or os.environ.get(VARIABLE)
+    if stated and (place.root / Path(stated).expanduser()).resolve() == place.images:
+        return []
+    return [f"folder: {stated or 'not stated on this machine'} -> {place.inside or place.images}"]
 
 
 def _describe_changes(memory: Mapping[str, Any], spec: Benchmark, drawn: Drawn) -> list[str]:
