@@ -4,7 +4,7 @@ The graphs of benchmarks differ only in their runs, their seeds and the optional
 of them from parameters. The data are prepared once. Then every run is trained and measured with each of its seeds, in a
 namespace of its own, which is called a cell. In the end all cells are judged together.
 
-    <benchmark>                 parameters, fetch, cluster, split, judge, report, gate
+    <benchmark>                 parameters, fetch, cluster, split, report, gate
     <benchmark>.<run>           summarise
     <benchmark>.<run>.<seed>    train, export, evaluate
 """

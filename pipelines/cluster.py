@@ -14,5 +14,4 @@ def create(name: str, source: str, start: dict[str, str]) -> Pipeline:
         "clusters": f"params:{name}.cluster",
         **start,
     }
-    tags = ["cluster", "data"]
-    return Pipeline([Node(cluster, inputs, f"{name}.clustered", name="cluster", tags=tags, namespace=name)])
+    return Pipeline([Node(cluster, inputs, f"{name}.clustered", name="cluster", tags="cluster", namespace=name)])

@@ -17,5 +17,4 @@ def create(name: str, run: str, seed: str) -> Pipeline:
         **recipe(name, run, seed),
     }
     outputs = [f"{cell}.onnx", f"{cell}.parity"]
-    tags = ["export", "measure"]
-    return Pipeline([Node(named(export, cell), inputs, outputs, name="export", tags=tags, namespace=cell)])
+    return Pipeline([Node(named(export, cell), inputs, outputs, name="export", tags="export", namespace=cell)])

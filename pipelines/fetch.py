@@ -12,8 +12,9 @@ def create(name: str, source: str, whole: bool) -> Pipeline:
     source: name of the source; benchmarks of one source share its raw files. whole: training reads whole pictures, so
     that the index has to change with them.
     """
-    place, tags = [f"params:{name}.source", f"raw_{source}"], ["fetch", "data"]
+    place = [f"params:{name}.source", f"raw_{source}"]
     index, listed = f"{name}.index", f"{name}.listed"
-    read = Node(fetch, place, [listed if whole else index, f"{name}.notice"], name="fetch", tags=tags, namespace=name)
-    note = Node(note_contents, [listed, *place], index, name="note", tags=tags, namespace=name)
+    found = [listed if whole else index, f"{name}.notice"]
+    read = Node(fetch, place, found, name="fetch", tags="fetch", namespace=name)
+    note = Node(note_contents, [listed, *place], index, name="note", tags="fetch", namespace=name)
     return Pipeline([read, note] if whole else [read])

@@ -15,10 +15,9 @@ def create(name: str) -> Pipeline:
     """Return the stage of one benchmark."""
     present = update_wrapper(partial(state, benchmark=name), state)
     parts = [f"params:{name}", f"{name}.data_identity", f"{name}.accepted"]
-    tags = ["report", "judge", "gate"]
     return Pipeline(
         [
-            Node(present, parts, f"{name}.state", name="state", tags=tags, namespace=name),
+            Node(present, parts, f"{name}.state", name="state", tags=["report", "gate"], namespace=name),
             Node(
                 gate,
                 [f"{name}.verdict", f"{name}.report", f"{name}.state"],

@@ -11,7 +11,5 @@ from ltpipe.config.parameters import whole
 
 def create(name: str) -> Pipeline:
     """Return the stage of one benchmark."""
-    node = Node(
-        whole, f"params:{name}", f"{name}.parameters", name="parameters", tags=["parameters", "data"], namespace=name
-    )
+    node = Node(whole, f"params:{name}", f"{name}.parameters", name="parameters", tags="parameters", namespace=name)
     return Pipeline([node])

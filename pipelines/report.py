@@ -9,7 +9,6 @@ from ltpipe.evaluation.summary import summarise
 
 def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
     """Return the stage of one benchmark. runs: run -> its seeds."""
-    tags = ["report", "judge"]
     summaries = [
         Node(
             summarise,
@@ -17,7 +16,7 @@ def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
             f"{name}.{run}.summary",
             name="summarise",
             namespace=f"{name}.{run}",
-            tags=tags,
+            tags="report",
         )
         for run in runs
     ]
@@ -28,7 +27,7 @@ def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
     return Pipeline(
         [
             *summaries,
-            Node(judge, judged, f"{name}.verdict", name="judge", namespace=name, tags=tags),
-            Node(report, shown, f"{name}.report", name="report", namespace=name, tags=tags),
+            Node(judge, judged, f"{name}.verdict", name="judge", namespace=name, tags="report"),
+            Node(report, shown, f"{name}.report", name="report", namespace=name, tags="report"),
         ]
     )

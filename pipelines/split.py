@@ -14,8 +14,6 @@ from ltpipe.data.originals import note_packed, pack_exactly, pack_pictures, trac
 from ltpipe.data.pack import pack
 from ltpipe.data.split import admit, draw
 
-TAGS = ["split", "data"]
-
 
 def create(
     name: str, source: str, index: str, cluster: bool, pictures: str = "squares", crops: bool = False
@@ -33,26 +31,26 @@ def create(
     judged = [candidate, f"raw_{source}", f"params:{name}.expect", *([f"{name}.crops"] if crops else [])]
     drawn = f"{name}.drawn" if whole or crops else candidate
     nodes = [
-        Node(draw, [index, f"params:{name}.split"], drawn, name="draw", tags=TAGS, namespace=name),
+        Node(draw, [index, f"params:{name}.split"], drawn, name="draw", tags="split", namespace=name),
         *(_whole_pictures(name, place, pictures, crops) if whole or crops else []),
         Node(
             validate,
             judged,
             [validation, f"{name}.validation_page"],
             name="validate",
-            tags=TAGS,
+            tags="split",
             namespace=name,
         ),
-        Node(admit, [candidate, validation], manifest, name="admit", tags=TAGS, namespace=name),
+        Node(admit, [candidate, validation], manifest, name="admit", tags="split", namespace=name),
         Node(
             pack_exactly if whole else pack,
             [manifest, *place],
             f"{name}.images",
             name="pack",
-            tags=TAGS,
+            tags="split",
             namespace=name,
         ),
-        Node(identify, described, f"{name}.data_identity", name="identify", tags=TAGS, namespace=name),
+        Node(identify, described, f"{name}.data_identity", name="identify", tags="split", namespace=name),
     ]
     return Pipeline(nodes)
 
@@ -64,9 +62,9 @@ def _whole_pictures(name: str, place: list[str], pictures: str, crops: bool) -> 
     found = [f"{name}.drawn", *place]
     settings = [f"params:{name}.{key}" for key in ("source", "schedule.augment.resized_crop", "model.image")]
     boxes = [candidate, traced, *settings]
-    measure = Node(measure_crops, boxes, f"{name}.crops", name="crops", tags=TAGS, namespace=name)
+    measure = Node(measure_crops, boxes, f"{name}.crops", name="crops", tags="split", namespace=name)
     return [
-        Node(trace, found, [candidate, traced], name="trace", tags=TAGS, namespace=name),
+        Node(trace, found, [candidate, traced], name="trace", tags="split", namespace=name),
         *([measure] if crops else []),
         *(_packed_pictures(name, place) if packed else []),
     ]
@@ -78,6 +76,6 @@ def _packed_pictures(name: str, place: list[str]) -> list[Node]:
     # with the manifest, though it is not read: nothing large is packed of a split that was not admitted
     inputs = [f"{name}.manifest", traced, *place]
     return [
-        Node(pack_pictures, inputs, packed, name="pack_pictures", tags=TAGS, namespace=name),
-        Node(note_packed, [traced, *packed], f"{name}.originals", name="note_packed", tags=TAGS, namespace=name),
+        Node(pack_pictures, inputs, packed, name="pack_pictures", tags="split", namespace=name),
+        Node(note_packed, [traced, *packed], f"{name}.originals", name="note_packed", tags="split", namespace=name),
     ]

@@ -17,10 +17,12 @@ from ltpipe.config.spec import load_item, parse
 from ltpipe.evaluation.comparison import Column, find_power
 from ltpipe.pages import methods as methods_page
 from ltpipe.pages.options import option_table
+from ltpipe.pipeline_registry import STAGES
 from ltpipe.recipe.run import Run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+WITH_COMMANDS = (".md", ".py", ".yml", ".toml", "")
 
 
 every_method = pytest.mark.parametrize("module", methods_page.modules(), ids=methods_page.name_of)
@@ -139,6 +141,18 @@ def test_the_readme_s_numbers_are_the_accepted_ones():
 
 def test_the_readme_starts_with_the_two_commands():
     assert re.search(r"```\nuv run dvc repro\nuv run pytest\n```", README)
+
+
+@pytest.mark.parametrize(
+    "place", ["README.md", "docs", "conf", "src", "pipelines", "tests", ".ci", ".github", "Dockerfile"]
+)
+def test_the_commands_that_readers_are_told_to_type_name_stages_that_exist(place):
+    files = [path for path in [ROOT / place, *(ROOT / place).rglob("*")] if path.suffix in WITH_COMMANDS]
+    text = "\n".join(path.read_text() for path in files if path.is_file() and path.name != "test_looks.py")
+    named = {tag for tags in re.findall(r"--tags=([a-z,]+)", text) for tag in tags.split(",") if tag}
+    named |= set(re.findall(r"\b([a-z]+)-digits_glt\b", text))
+    assert named <= set(STAGES), named - set(STAGES)
+    assert named or place not in ("README.md", "docs", "src", "tests")
 
 
 def commands() -> list[str]:

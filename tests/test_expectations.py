@@ -384,7 +384,7 @@ def test_a_refused_run_exits_with_2_deletes_the_old_manifest_and_keeps_the_repor
     old = copied / "data/05_model_input/digits_glt/manifest.parquet"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"an old manifest")
-    command = [sys.executable, "-m", "kedro", "run", "--pipeline=digits_glt", "--tags=data"]
+    command = [sys.executable, "-m", "kedro", "run", "--pipeline=digits_glt", "--tags=fetch,cluster,split"]
     done = subprocess.run(command, cwd=copied, env=environment, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert f"{CLASSES}: 1 violation, e.g. train_glt class 0: 100 images, not 101" in done.stderr

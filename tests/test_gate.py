@@ -107,5 +107,5 @@ def test_a_verdict_on_another_state_is_no_verdict(end, later, what, wrong):
     assert refused.value.exit_code == 2
     assert refused.value.message == (
         f"the verdict on digits_glt is of another state: {what}. "
-        "Judge this one: kedro run --pipeline=digits_glt --tags=judge,gate, or dvc repro"
+        "Judge this one: kedro run --pipeline=digits_glt --tags=report,gate, or dvc repro"
     )

@@ -47,7 +47,7 @@ class Project:
         return self.run("--namespaces=" + ",".join(f"{NAME}.{run}.{seed}" for seed in SEEDS), *arguments)
 
     def judge(self) -> Done:
-        return self.run("--tags=judge,gate")
+        return self.run("--tags=report,gate")
 
     def measure_and_judge(self) -> Done:
         return self.run("--tags=evaluate,report,gate")
@@ -317,8 +317,8 @@ def test_a_run_that_started_from_weights_that_are_not_there_any_more_is_refused(
 
 def test_numbers_and_models_of_an_older_manifest_are_refused(project):
     project.edit(SPLIT_SEED + "0", SPLIT_SEED + "1")
-    refused(project, project.judge(), 2, f"the manifest of {NAME} is of another state", "--tags=data")
-    assert (done := project.run("--tags=data")).returncode == 0, done.stderr
+    refused(project, project.judge(), 2, f"the manifest of {NAME} is of another state", "--tags=fetch,cluster,split")
+    assert (done := project.run("--tags=fetch,cluster,split")).returncode == 0, done.stderr
     refused(project, project.judge(), 2, f"{NAME}.ce.s0", "data is")
     refused(project, project.measure_and_judge(), 2, f"the model of {NAME}.ce.s0", "data is")
 

@@ -454,7 +454,7 @@ def test_from_a_folder_of_pictures_to_a_gate_without_an_edit(tmp_path):
 
 
 def notices_new_pictures(copy: Path, photos: Path) -> None:
-    data = ("kedro", "run", "--pipeline=photos", "--tags=data")
+    data = ("kedro", "run", "--pipeline=photos", "--tags=fetch,cluster,split")
     draw_folder(photos, SIZES | {"fox": 20})
     done = call(copy, *data)
     assert done.returncode == 2 and "expect_class_counts_to_equal" in done.stdout + done.stderr

@@ -23,7 +23,7 @@ def project(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     set_epochs(folder, 2)
-    for options in (("--tags=data",), (CELL,)):
+    for options in (("--tags=fetch,cluster,split",), (CELL,)):
         done = call(folder, *PIPELINE, *options)
         assert done.returncode == 0, done.stderr
     return folder
@@ -55,7 +55,7 @@ def test_changed_parameters_leave_the_results_and_write_below_the_look(project):
 
 
 def test_a_second_look_reads_what_the_first_one_made(project):
-    done = call(project, *PIPELINE, CELL, "--tags=measure", "--params=digits_glt.schedule.epochs=3")
+    done = call(project, *PIPELINE, CELL, "--tags=export,evaluate", "--params=digits_glt.schedule.epochs=3")
     assert done.returncode == 0, done.stderr
     assert "checkpoint is read from" not in done.stderr
 
@@ -65,7 +65,7 @@ def test_data_that_other_parameters_drew_are_not_taken(project):
     other = "--params=digits_glt.split.options.seed=7"
     done = call(project, *PIPELINE, CELL, "--tags=train", other)
     assert done.returncode == 2 and "no data of digits_glt are drawn by these parameters" in done.stderr
-    done = call(project, *PIPELINE, "--tags=data", other)
+    done = call(project, *PIPELINE, "--tags=fetch,cluster,split", other)
     assert done.returncode == 0, done.stderr
     done = call(project, *PIPELINE, CELL, "--tags=train", "--params=digits_glt.schedule.epochs=1")
     assert "the data of digits_glt are read from data\n" in done.stderr
@@ -110,7 +110,7 @@ def test_a_refused_measurement_keeps_the_exported_model(project):
     """Training is needed first, and until then the old model is the best that there is."""
     before = contents(project)
     set_epochs(project, 3)
-    done = call(project, *PIPELINE, CELL, "--tags=measure")
+    done = call(project, *PIPELINE, CELL, "--tags=export,evaluate")
     set_epochs(project, 2)
     assert done.returncode == 2 and "Make it again" in done.stderr, done.stderr
     assert contents(project) == before
@@ -120,7 +120,12 @@ def test_a_refused_measurement_keeps_the_exported_model(project):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--tags=training", "no node has the tag training; tags: data, evaluate, export, fetch"),
+        ("--tags=training", "no stage is called training; stages: parameters, fetch, cluster, split, train, export, "),
+        (
+            "--tags=fetch,splits",
+            "no stage is called splits; stages: parameters, fetch, cluster, split, train, export, ",
+        ),
+        ("--tags=cluster", "no node has the tag cluster; stages here: parameters, fetch, split, train, export, "),
         ("--namespaces=digits_glt.cd", "no node is in the namespace digits_glt.cd; namespaces: digits_glt, "),
         ("--nodes=digits_glt.ce.train", "Pipeline does not contain nodes named ['digits_glt.ce.train']"),
         ("--tags=fetch " + CELL, "nothing to run: "),
@@ -146,6 +151,6 @@ def test_a_refusal_comes_without_advice_to_repeat_the_command(project):
     done = call(project, *PIPELINE, "--tags=report")
     assert done.returncode == 2 and "No nodes ran" not in done.stderr and "Repeat" not in done.stderr
     set_epochs(project, 3)
-    done = call(project, *PIPELINE, CELL, "--tags=measure")
+    done = call(project, *PIPELINE, CELL, "--tags=export,evaluate")
     set_epochs(project, 2)
     assert done.returncode == 2 and "nodes that have not run" not in done.stderr and "No nodes ran" not in done.stderr

@@ -858,7 +858,7 @@ def test_the_stage_refuses_a_model_of_another_state(spec, manifest, images, reci
     other = known | {fact: ["other"] if fact == "classes" else "other"}
     with pytest.raises(Refused, match=r"the model of digits_glt\.ce\.s0 is of another state: ") as refused:
         predict(build(other, size=16), manifest, images, parity=spec.parity, checkpoint=b"x", **recipe)
-    again = "--tags=measure" if fact in ("exported", "checkpoint") else "--namespaces=digits_glt.ce.s0"
+    again = "--tags=export,evaluate" if fact in ("exported", "checkpoint") else "--namespaces=digits_glt.ce.s0"
     assert f"kedro run --pipeline=digits_glt {again}, or dvc repro" in refused.value.message
     assert f"{fact} is {other[fact]}, not {known[fact]}" in refused.value.message
 

@@ -13,8 +13,8 @@ from kedro.framework.startup import bootstrap_project
 
 import pipelines
 from ltpipe.benchmark import load
-from ltpipe.pages.dvc_yaml import Projection, dump, text
-from ltpipe.pipeline_registry import register_pipelines
+from ltpipe.pages.dvc_yaml import TAGS, Projection, dump, text
+from ltpipe.pipeline_registry import STAGES, register_pipelines
 from ltpipe.storage import provenance
 from ltpipe.storage.provenance import has_code, import_closure
 
@@ -65,10 +65,17 @@ def test_every_parameter_of_the_graph_stands_in_the_benchmark_s_file(registered,
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_everything_that_passes_between_stages_is_a_file(registered, catalog, name):
-    for tag in ("parameters", "fetch", "cluster", "split", "train", "measure", "judge", "gate"):
-        part = registered[name].only_nodes_with_tags(tag)
+    for tags in TAGS.values():
+        part = registered[name].only_nodes_with_tags(*tags)
         for dataset in (part.inputs() | part.outputs()) - {i for i in part.inputs() if i.startswith("params:")}:
             assert hasattr(catalog.get(dataset), "path"), f"{dataset} is in memory only"
+
+
+def test_a_stage_has_one_name_the_module_s_that_makes_it_in_kedro_and_in_dvc(registered):
+    modules = {path.stem for path in (ROOT / "pipelines").glob("*.py")}
+    assert set(STAGES) == modules - {"__init__", "cell"}  # what the stages of a cell have in common
+    assert {tag for pipeline in registered.values() for node in pipeline.nodes for tag in node.tags} == set(STAGES)
+    assert {stage for stages in TAGS.values() for stage in stages} == set(STAGES) and TAGS.keys() <= set(STAGES)
 
 
 # the nodes of a benchmark whose training reads whole pictures from their files
@@ -131,17 +138,17 @@ def test_a_run_that_starts_from_another_depends_on_its_checkpoint():
     assert "data/06_models/digits_glt/ce/s1/checkpoint.safetensors" in deps
 
 
-def test_reported_values_are_read_by_the_judge_alone():
+def test_reported_values_are_read_by_the_stage_report_alone():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
         blocks = [key for entry in stage.get("params", []) for keys in entry.values() for key in keys]
-        assert any(block.endswith(".reported") for block in blocks) == name.startswith("judge-")
+        assert any(block.endswith(".reported") for block in blocks) == name.startswith("report-")
 
 
-def test_the_measure_stage_of_a_cell_does_not_depend_on_the_loop():
+def test_the_stage_evaluate_of_a_cell_does_not_depend_on_the_loop():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert "src/ltpipe/training" in stages["train-digits_glt-ce"]["deps"]
-    assert not [path for path in stages["measure-digits_glt-ce"]["deps"] if path.startswith("src/ltpipe/training")]
+    assert not [path for path in stages["evaluate-digits_glt-ce"]["deps"] if path.startswith("src/ltpipe/training")]
 
 
 def test_the_stages_that_read_metrics_depend_on_every_file_of_the_menu_and_the_others_on_none():
@@ -150,7 +157,7 @@ def test_the_stages_that_read_metrics_depend_on_every_file_of_the_menu_and_the_o
     # the gate compares the verdict's state with the present one; of the metrics it has what is imported
     for name, stage in ((name, stage) for name, stage in stages.items() if not name.startswith("gate-")):
         found = [path for path in stage["deps"] if path.startswith("src/ltpipe/evaluation/metrics")]
-        assert found == ["src/ltpipe/evaluation/metrics"] * name.startswith(("measure-", "judge-")), name
+        assert found == ["src/ltpipe/evaluation/metrics"] * name.startswith(("evaluate-", "report-")), name
 
 
 def test_a_closure_holds_what_functions_import_and_the_packages_above():
@@ -178,14 +185,14 @@ def stages(registered, catalog):
 def test_a_benchmark_has_two_stages_a_cell_and_five_more(stages):
     spec = load(ROOT / "conf/base")["digits_glt"]
     for together, units in ((False, len(spec.runs) * len(spec.seeds)), (True, len(spec.runs))):
-        assert len(stages(together)) == len(["parameters", "fetch", "split", "judge", "gate"]) + 2 * units
+        assert len(stages(together)) == len(["parameters", "fetch", "split", "report", "gate"]) + 2 * units
 
 
-@pytest.mark.parametrize("tag", ["train", "measure"])
-def test_seeds_together_are_the_stages_of_their_cells_in_one(stages, tag):
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_seeds_together_are_the_stages_of_their_cells_in_one(stages, stage):
     """Nothing is lost: the files, parameters and results of the one stage are those of all cells of the run."""
-    whole, apart = stages(True)[f"{tag}-digits_glt-ce"], stages(False)
-    cells = [stage for name, stage in apart.items() if name.startswith(f"{tag}-digits_glt-ce-")]
+    whole, apart = stages(True)[f"{stage}-digits_glt-ce"], stages(False)
+    cells = [cell for name, cell in apart.items() if name.startswith(f"{stage}-digits_glt-ce-")]
     assert len(cells) == 12
     for key in ("deps", "params", "outs", "plots", "metrics"):
         parts = [entry for cell in cells for entry in cell.get(key, [])]
@@ -197,12 +204,14 @@ def test_seeds_together_are_the_stages_of_their_cells_in_one(stages, tag):
             assert all(part in listed for part in parts) and all(entry in parts for entry in listed)
 
 
-@pytest.mark.parametrize("tag", ["train", "measure"])
-def test_the_command_of_seeds_together_runs_the_nodes_of_this_run_alone(registered, stages, tag):
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_the_command_of_seeds_together_runs_the_nodes_of_this_run_alone(registered, stages, stage):
     """The namespace of a run holds its seeds, but no run whose name begins alike, and not the summary."""
-    options = dict(word.split("=") for word in stages(True)[f"{tag}-digits_glt-logit_adjust"]["cmd"].split()[2:])
-    chosen = registered["digits_glt"].filter(tags=[options["--tags"]], node_namespaces=[options["--namespaces"]])
-    expected = {"train": {"train"}, "measure": {"export", "predict", "measure"}}[tag]
+    options = dict(word.split("=") for word in stages(True)[f"{stage}-digits_glt-logit_adjust"]["cmd"].split()[2:])
+    chosen = registered["digits_glt"].filter(
+        tags=options["--tags"].split(","), node_namespaces=[options["--namespaces"]]
+    )
+    expected = {"train": {"train"}, "evaluate": {"export", "predict", "measure"}}[stage]
     cells = {f"digits_glt.logit_adjust.s{seed}" for seed in range(12)}
     assert {node.name for node in chosen.nodes} == {f"{cell}.{node}" for cell in cells for node in expected}
 
@@ -321,7 +330,7 @@ def test_conf_local_says_where_a_machine_keeps_its_data(tmp_path):
     folder = tree(tmp_path)
     (folder / "conf/local").mkdir(exist_ok=True)
     (folder / "conf/local/parameters.yml").write_text("imagenet_lt: {source: {options: {root: /nowhere/at/all}}}\n")
-    done = kedro(folder, "run", "--pipeline=imagenet_lt", "--tags=data")
+    done = kedro(folder, "run", "--pipeline=imagenet_lt", "--tags=fetch,cluster,split")
     assert done.returncode == 2 and "/nowhere/at/all" in done.stderr
 
 

@@ -54,7 +54,7 @@ def test_after_accepting_it_passes_and_trains_nothing_again(copy):
     assert accept.returncode == 0, accept.stderr
     done = repro(copy)
     assert done.returncode == 0, done.stderr
-    assert ran(done) == ["judge-digits_glt", "gate-digits_glt"]
+    assert ran(done) == ["report-digits_glt", "gate-digits_glt"]
 
 
 def test_a_second_repro_does_nothing(copy):
@@ -98,7 +98,7 @@ def test_changing_why_there_is_no_reported_value_concerns_the_judge_only(copy):
     path.write_text(changed)
     done = repro(copy)
     assert done.returncode == 0, done.stderr
-    assert ran(done) == ["parameters-digits_glt", "judge-digits_glt", "gate-digits_glt"]
+    assert ran(done) == ["parameters-digits_glt", "report-digits_glt", "gate-digits_glt"]
     path.write_text(before)
     assert repro(copy).returncode == 0
 
@@ -148,7 +148,7 @@ def test_an_experiment_is_kept_though_its_gate_would_fail(copy):
     subprocess.run([*git, "add", "-A"], cwd=copy, check=True)
     subprocess.run([*git, "commit", "-qm", "before"], cwd=copy, check=True)
     change = "conf/base/parameters/digits_glt.yml:digits_glt.schedule.epochs=1"
-    done = call(copy, "dvc", "exp", "run", "--name", "short", "-S", change, "judge-digits_glt")
+    done = call(copy, "dvc", "exp", "run", "--name", "short", "-S", change, "report-digits_glt")
     assert done.returncode == 0, done.stderr
     assert "short" in call(copy, "dvc", "exp", "list").stdout
     assert "the gate FAILS" in (copy / "data/08_reporting/digits_glt/report/report.md").read_text()
@@ -177,7 +177,7 @@ def test_a_refused_manifest_leaves_none_and_keeps_its_report(copy):
     path = copy / "conf/base/parameters/digits_glt.yml"
     before = path.read_text()
     path.write_text(before.replace("train_glt: [100, 77,", "train_glt: [100, 78,"))
-    done = call(copy, "kedro", "run", "--pipeline=digits_glt", "--tags=data")
+    done = call(copy, "kedro", "run", "--pipeline=digits_glt", "--tags=fetch,cluster,split")
     assert done.returncode == 2
     assert "expect_class_counts_to_equal: 1 violation, e.g. train_glt class 1: 77 images, not 78" in done.stderr
     assert not (copy / "data/05_model_input/digits_glt/manifest.parquet").exists()

@@ -63,7 +63,7 @@ def command(benchmark: str, reason: str, worse: bool, retired: tuple[str, ...]) 
     write_atomically(path, (json.dumps(after, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     sys.stdout.write("".join(_changes(before, after, spec.gate.all_metrics())))
     sys.stdout.write("".join(work.sight()))
-    again = f"dvc repro, or kedro run --pipeline={benchmark} --tags=judge,gate"
+    again = f"dvc repro, or kedro run --pipeline={benchmark} --tags=report,gate"
     sys.stdout.write(f"wrote {path.relative_to(root)}; judge again: {again}\n")
 
 

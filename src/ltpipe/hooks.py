@@ -27,7 +27,7 @@ RUNNERS = ("SequentialRunner", "ParallelRunner")
 KEEP_THE_VERDICT = {"parameters", "gate"}
 # Tags of nodes whose old outputs stay until the new ones replace them. They state what they were made of, and of which
 # checkpoint, and every reader checks that; so an old one is good, or is refused.
-REPLACE_WHEN_WHOLE = {"train", "measure"}
+REPLACE_WHEN_WHOLE = {"train", "export", "evaluate"}
 # key of a dataset's metadata: it is the file that the node itself has written before, and may keep
 KEPT = "kept"
 FRESH = "LTPIPE_FRESH"  # environment variable that `kedro run --fresh` sets
@@ -70,7 +70,7 @@ class Looks:
         if undrawn := [name for name in needed if name.partition(".")[2] in INDEXED]:
             raise Refused(
                 f"{', '.join(undrawn)}: a run with changed parameters draws its data as a whole, since an index does "
-                "not say of which parameters it is: --tags=data"
+                "not say of which parameters it is: --tags=fetch,cluster,split"
             )
         drawn = {name.split(".")[0] for name in needed if name.partition(".")[2] in DRAWN}
         for benchmark in sorted(drawn):
@@ -93,7 +93,7 @@ class Looks:
         if place is None:
             raise Refused(
                 f"no data of {benchmark} are drawn by these parameters: draw them with the same ones first, kedro run "
-                f"--pipeline={benchmark} --tags=data"
+                f"--pipeline={benchmark} --tags=fetch,cluster,split"
             )
         for name in names:
             dataset = catalog.get(name)

@@ -301,7 +301,7 @@ def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
         "go on with (after `uv run`, where the environment is not active):",
         f"  kedro run --pipeline={name}  # trains and measures; exit 6: nothing is accepted yet",
         f'  ltpipe accept {name} --reason "first baseline"  # if data/08_reporting/{name}/report/report.md is right',
-        f"  kedro run --pipeline={name} --tags=judge,gate  # exit 0: the gate passes",
+        f"  kedro run --pipeline={name} --tags=report,gate  # exit 0: the gate passes",
         f"  ltpipe predict {model} {picture}",
         f"  ltpipe generate && ltpipe generate {name}  # docs/benchmarks.md and a ledger, then: dvc repro -R {ledger}",
     ]

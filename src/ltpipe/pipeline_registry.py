@@ -12,6 +12,8 @@ from ltpipe.benchmark import load
 from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused
 
+# the words for stages, in Kedro's tags, in dvc.yaml and in messages: the modules of pipelines/ that make them, in order
+STAGES = ("parameters", "fetch", "cluster", "split", "train", "export", "evaluate", "report", "gate")
 DEFAULT = "digits_glt"  # its images come with scikit-learn, so that it runs without a download
 
 

@@ -151,7 +151,7 @@ def _prepare(model: bytes, options: dict[str, Any]) -> tuple[Predictor, dict[str
         steps = assume(size)
         _say(
             "the model does not state how its images were prepared (an older export): the shorter side becomes "
-            f"{size}, then the centre square is kept. Export it again (kedro run --tags=measure) to be sure"
+            f"{size}, then the centre square is kept. Export it again (kedro run --tags=export,evaluate) to be sure"
         )
     shown = {key: options[key] for key in ("top_k", "threshold", "probabilities")}
     asked = {"model": digest_bytes(model), "provider": session.get_providers()[0], **shown}

@@ -6,8 +6,10 @@ from typing import Any
 
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
+from kedro.pipeline.node import Node
 
 from ltpipe.config.spec import Refused
+from ltpipe.pipeline_registry import STAGES
 
 FILTERING = "kedro.pipeline.pipeline"  # the module that raises if a filter leaves no node, or names one wrongly
 RUNNING = ("kedro.runner.sequential_runner", "kedro.runner.parallel_runner")  # loggers of the runners
@@ -17,7 +19,12 @@ class Session(KedroSession):
     """A session that refuses --tags, --namespaces and --nodes that the pipeline does not have, with the valid ones."""
 
     def run(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Run as Kedro does. Raises Refused instead of a ValueError of the pipeline's filters."""
+        """Run as Kedro does. Raises Refused instead of a ValueError of the pipeline's filters, and for unknown tags.
+
+        Kedro takes no notice of a tag that no node has, if it is beside one that a node has. For a stage that this
+        benchmark does not have this is right; a misspelt one would be left out without a word.
+        """
+        _refuse_unknown_tags(options)
         try:
             result: dict[str, Any] = super().run(*arguments, **options)
         except ValueError as error:
@@ -35,12 +42,28 @@ def _raised_by(error: BaseException, module: str) -> bool:
     return trace is not None and trace.tb_frame.f_globals.get("__name__") == module
 
 
+def _nodes(options: dict[str, Any]) -> list[Node]:
+    """Return the nodes of the pipelines that are asked for, before any filter."""
+    return [node for name in options.get("pipeline_names") or ["__default__"] for node in pipelines[name].nodes]
+
+
+def _refuse_unknown_tags(options: dict[str, Any]) -> None:
+    """Raise Refused for a tag that is no stage's, of any benchmark, and that no node has."""
+    if unknown := set(options.get("tags") or ()) - set(STAGES):
+        own = {tag for node in _nodes(options) for tag in node.tags} - set(STAGES)
+        if unknown := unknown - own:
+            known = ", ".join([*STAGES, *sorted(own)])
+            raise Refused(f"no stage is called {', '.join(sorted(unknown))}; stages: {known}")
+
+
 def _explain(options: dict[str, Any], message: str) -> str:
     """Return what was asked for that the pipeline does not have, with the valid choices."""
-    nodes = [node for name in options.get("pipeline_names") or ["__default__"] for node in pipelines[name].nodes]
-    tags = sorted({tag for node in nodes for tag in node.tags})
-    if unknown := sorted(set(options.get("tags") or ()) - set(tags)):
-        return f"no node has the tag {', '.join(unknown)}; tags: {', '.join(tags)}"
+    nodes = _nodes(options)
+    present = {tag for node in nodes for tag in node.tags}
+    tags = set(options.get("tags") or ())
+    if tags and not tags & present:
+        here = ", ".join(stage for stage in STAGES if stage in present)
+        return f"no node has the tag {', '.join(sorted(tags))}; stages here: {here}"
     named = {tuple(str(node.namespace).split(".")) for node in nodes}
     known = {name[:depth] for name in named for depth in (1, 2, 3)}
     asked = [name for space in options.get("namespaces") or () for name in space.split(",")]

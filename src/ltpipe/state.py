@@ -1,6 +1,6 @@
 """Node `state`: of what state results must be to be judged: the parameters, code, data and baseline that are there now.
 
-The judge compares every cell with it, the gate compares the verdict with it, and `ltpipe accept` both.
+The stage report compares every cell with it, the gate compares the verdict with it, and `ltpipe accept` both.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def state(
     """
     spec = Benchmark.model_validate(parameters)
     asked = drawn_by(spec.source, spec.split, spec.expect, spec.cluster)
-    remedy = f"Draw it again: kedro run --pipeline={benchmark} --tags=data, or dvc repro"
+    remedy = f"Draw it again: kedro run --pipeline={benchmark} --tags=fetch,cluster,split, or dvc repro"
     require(f"the manifest of {benchmark}", data_identity, asked, remedy)
     common = {"data": data_identity["data"], "measured": measured_by(spec.evaluate, spec.parity)}
     cells = {}

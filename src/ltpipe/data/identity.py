@@ -1,4 +1,4 @@
-"""Node `identify`: of what state a manifest and its images are; judge, gate and `accept` compare it with theirs."""
+"""Node `identify`: of what state a manifest and its images are; report, gate and `accept` compare it with theirs."""
 
 from typing import Any
 

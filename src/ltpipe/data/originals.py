@@ -171,14 +171,16 @@ def open_files(originals: Table, source: Source, raw: Path) -> Files:
     Raises Refused if the split was drawn for packed pictures, or if a file has changed since then.
     """
     if "packed" in originals.attrs:
-        raise Refused("the split was drawn for source.pictures: packed, not files: draw it again (--tags=data)")
+        raise Refused(
+            "the split was drawn for source.pictures: packed, not files: draw it again (--tags=fetch,cluster,split)"
+        )
     pictures = find_pictures(source, raw, originals["file"].tolist())
     now = _digest_files(pictures, raw)
     changed = [file for file, a, b in zip(originals["file"], originals["digest"], now, strict=True) if a != b]
     if changed:
         raise Refused(
             f"{len(changed)} training pictures in {raw} have changed since the split was drawn, e.g. {changed[0]}: run "
-            "the stages of the data again (--tags=data), or dvc repro"
+            "the stages of the data again (--tags=fetch,cluster,split), or dvc repro"
         )
     return Files(dict(zip(originals["row"].tolist(), pictures, strict=True)))
 
@@ -234,7 +236,7 @@ def open_packed(originals: Table, pictures: np.ndarray, sizes: np.ndarray) -> Pa
     if problem := _compare_packed(originals, pictures, sizes):
         raise Refused(
             f"the packed pictures are not those of this split: {problem}; pack them again: run the stages of the data "
-            "(--tags=data), or dvc repro"
+            "(--tags=fetch,cluster,split), or dvc repro"
         )
     return Packed(pictures, np.array(sizes), originals["row"].tolist())
 

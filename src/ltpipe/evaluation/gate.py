@@ -1,4 +1,4 @@
-"""Stage `gate`: exit with 3 if the verdict does not pass. The verdict itself is made in `judge`."""
+"""Stage `gate`: exit with 3 if the verdict does not pass. The verdict itself is made in the stage `report`."""
 
 import logging
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
     if judged.get("digest") != state["digest"]:
         raise Refused(
             f"the verdict on {name} is of another state: {_differences(judged, state)}. "
-            f"Judge this one: kedro run --pipeline={name} --tags=judge,gate, or dvc repro"
+            f"Judge this one: kedro run --pipeline={name} --tags=report,gate, or dvc repro"
         )
     if verdict["baseline"] == "none" and len(verdict["failed"]) == 1:  # the one reason is that there is none
         raise NoBaseline(

@@ -1,4 +1,4 @@
-"""Stage `judge`: compare means over seeds with the accepted baseline and with the reported numbers.
+"""Node `judge` of stage `report`: compare means over seeds with the accepted baseline and the reported numbers.
 
 Verdicts: `pass`, `regressed`; `inconclusive` if the margin is too wide to see anything; `incomparable`, with a reason,
 if no comparison can be made. Only `pass` passes; `not judged` says that the gate's settings leave a number out.
@@ -102,7 +102,7 @@ def _require_manifest(manifest: Table, state: Mapping[str, Any]) -> None:
     if fingerprint(manifest) != data.split("-")[0]:
         raise Refused(
             f"manifest.parquet of {state['benchmark']} is {fingerprint(manifest)}, the data of its cells are {data}: "
-            f"draw it again, kedro run --pipeline={state['benchmark']} --tags=data, or dvc repro"
+            f"draw it again, kedro run --pipeline={state['benchmark']} --tags=fetch,cluster,split, or dvc repro"
         )
 
 

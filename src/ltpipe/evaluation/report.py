@@ -47,7 +47,7 @@ def _require_validation(validation: Mapping[str, Any], summaries: Sequence[Mappi
     if measured != [validated]:
         raise Refused(
             f"the validation is of manifest {validated}, the cells are of {', '.join(measured)}: draw it again "
-            "(--tags=data), or dvc repro"
+            "(--tags=fetch,cluster,split), or dvc repro"
         )
 
 

@@ -1,14 +1,14 @@
 """dvc.yaml from the Kedro graph: one source of truth for stages, their inputs, parameters, code and results.
 
-A stage is a cost boundary: parameters | fetch | cluster | split | train a cell | measure a cell (export and evaluate) |
-judge | gate. If the benchmark says `seeds_together`, all cells of a run are one stage. A stage depends on its input
-files, on keys of the file that the stage `parameters` writes, and on the code that it runs: the imports of its nodes'
-modules and of every module that its parameters name (an import graph does not see names), directly or not. So an edited
-method re-runs the stages of its own runs only.
+A stage is a cost boundary: parameters | fetch | cluster | split | train a cell | evaluate a cell (which exports it
+first) | report | gate. If the benchmark says `seeds_together`, all cells of a run are one stage. A stage depends on its
+input files, on keys of the file that the stage `parameters` writes, and on the code that it runs: the imports of its
+nodes' modules and of every module that its parameters name (an import graph does not see names), directly or not. So an
+edited method re-runs the stages of its own runs only.
 
 A folder stands for its files where the stage depends on all of them. Modules that hold nothing but a docstring are
 left out; the stage `parameters`, which runs after every edit, refuses to go on if dvc.yaml is not what it should be.
-The stage `measure` does not repeat the code of its cells' training: the checkpoint, on which it depends, states the
+The stage `evaluate` does not repeat the code of its cells' training: the checkpoint, on which it depends, states the
 version of that code, so a change there changes the checkpoint.
 """
 
@@ -26,14 +26,15 @@ from kedro.pipeline import Node, Pipeline
 from ltpipe.benchmark import Benchmark, load
 from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused, Spec
-from ltpipe.pipeline_registry import DEFAULT, project_root
+from ltpipe.pipeline_registry import DEFAULT, STAGES, project_root
 from ltpipe.recipe.cell import code_modules
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.provenance import has_code, import_closure, source_path
 
 HEADER = "# Written by `ltpipe generate{name}` from the Kedro graph; edit that, not this.\n"
-STAGES = ("parameters", "fetch", "cluster", "split", "train", "measure", "judge", "gate")
-OF_A_CELL = ("train", "measure")
+# stage of dvc.yaml -> the graph's stages that it runs: an export takes seconds, less than one more process to start
+TAGS = {stage: (stage,) for stage in STAGES if stage != "export"} | {"evaluate": ("export", "evaluate")}
+OF_A_CELL = ("train", "evaluate")
 CODE = "src/ltpipe"
 ACCEPTED = "conf/accepted"
 WIDTH = 100
@@ -49,41 +50,42 @@ class Projection:
     def stages(self) -> dict[str, Any]:
         """Return stage name -> stage, in the order in which they run."""
         stages: dict[str, Any] = {}
-        for tag in STAGES:
-            nodes = self.pipeline.only_nodes_with_tags(tag).nodes
-            for where in dict.fromkeys(self.namespace(tag, node) for node in nodes):
-                part = Pipeline([node for node in nodes if self.namespace(tag, node) == where])
-                stages["-".join([tag, *where.split(".")])] = self.stage(tag, where, part)
+        for stage, tags in TAGS.items():
+            nodes = self.pipeline.only_nodes_with_tags(*tags).nodes
+            for where in dict.fromkeys(self.namespace(stage, node) for node in nodes):
+                part = Pipeline([node for node in nodes if self.namespace(stage, node) == where])
+                stages["-".join([stage, *where.split(".")])] = self.stage(stage, where, part)
         return stages
 
-    def namespace(self, tag: str, node: Node) -> str:
+    def namespace(self, stage: str, node: Node) -> str:
         """Return the namespace that the node's stage runs: the benchmark, a cell, or a run with all of its cells."""
-        if tag not in OF_A_CELL:
+        if stage not in OF_A_CELL:
             return self.name
         cell = str(node.namespace)
         return cell.rpartition(".")[0] if self.spec.seeds_together else cell
 
-    def stage(self, tag: str, where: str, part: Pipeline) -> dict[str, Any]:
-        """Return one stage: the nodes of `part`, run by one kedro command; where: their namespace."""
+    def stage(self, name: str, where: str, part: Pipeline) -> dict[str, Any]:
+        """Return the stage called `name`: the nodes of `part`, run by one kedro command; where: their namespace."""
         only = f" --namespaces={where}" if where != self.name else ""
-        asked = sorted(name.removeprefix("params:") for name in part.inputs() if name.startswith("params:"))
+        asked = sorted(i.removeprefix("params:") for i in part.inputs() if i.startswith("params:"))
         blocks = [block for block in asked if block != self.name]
-        inputs = sorted(name for name in part.inputs() if not name.startswith("params:"))
-        stage: dict[str, Any] = {"cmd": f"kedro run --pipeline={self.name} --tags={tag}{only}"}
-        if tag == "parameters":  # runs after any edit of code or settings: a new run or import must be in dvc.yaml
+        inputs = sorted(i for i in part.inputs() if not i.startswith("params:"))
+        tags = ",".join(TAGS[name])
+        stage: dict[str, Any] = {"cmd": f"kedro run --pipeline={self.name} --tags={tags}{only}"}
+        if name == "parameters":  # runs after any edit of code or settings: a new run or import must be in dvc.yaml
             stage["cmd"] = f"ltpipe generate --check {self.name} && {stage['cmd']}"
-        if tag == "fetch" and self.spec.source.reads_outside():
+        if name == "fetch" and self.spec.source.reads_outside():
             stage["always_changed"] = True  # a folder of the user's may change at any time
         files = {path for block in map(self.block, blocks) for path in block.files()}
-        code = self.settings() if tag == "parameters" else self.code(tag, part, blocks)
-        if blocks != asked and tag != "parameters":  # a node takes the whole benchmark
+        code = self.settings() if name == "parameters" else self.code(name, part, blocks)
+        if blocks != asked and name != "parameters":  # a node takes the whole benchmark
             inputs.append(f"{self.name}.parameters")
         stage["deps"] = sorted({*filter(None, map(self.file, inputs)), *files, *code})
-        if blocks and tag != "parameters":  # an empty list would make DVC watch the whole file
+        if blocks and name != "parameters":  # an empty list would make DVC watch the whole file
             keys = [block.removeprefix(f"{self.name}.") for block in blocks]
             stage["params"] = [{self.file(f"{self.name}.parameters"): keys}]
-        for name in sorted(part.all_outputs()):
-            path, kind, options = self.file(name), *self.ledger(name)
+        for output in sorted(part.all_outputs()):
+            path, kind, options = self.file(output), *self.ledger(output)
             if path is not None:
                 stage.setdefault(kind, []).append({path: options} if options else path)
         return stage
@@ -117,14 +119,14 @@ class Projection:
             value = value[key] if isinstance(value, dict) else getattr(value, key)
         return value if isinstance(value, Spec) else Spec()
 
-    def code(self, tag: str, part: Pipeline, blocks: list[str]) -> list[str]:
+    def code(self, stage: str, part: Pipeline, blocks: list[str]) -> list[str]:
         """Return the source files that the nodes run, folders where all of a folder's files are among them."""
         named = {node.func.__module__ for node in part.nodes} | {"ltpipe.storage.datasets"}
         named |= {module for block in map(self.block, blocks) for module in block.modules()}
-        if tag == "cluster":
+        if stage == "cluster":
             named |= self.modules_of_checkpoint()
         modules = set(import_closure(named))
-        if tag == "measure":
+        if stage == "evaluate":
             run = str(part.nodes[0].namespace).split(".")[1]
             modules -= set(import_closure(code_modules(self.spec.runs[run].train, self.spec.model)))
         try:

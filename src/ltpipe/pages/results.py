@@ -21,8 +21,8 @@ Written by `ltpipe generate` from the records in `{FOLDER}`, one file for each r
 `ltpipe train --record` writes; edit neither. Rates are in percent, differences in percentage points. `measured` is the
 mean over n seeds of the last epoch's network, on the test split, which selects nothing; std has n - 1 in its
 denominator. A row is within its tolerance only if two standard errors of the mean are, so one seed confirms nothing.
-The commands train on what `kedro run --pipeline=<benchmark> --tags=data` prepares, and a run that starts from another
-one needs that one first.
+The commands train on what `kedro run --pipeline=<benchmark> --tags=fetch,cluster,split` prepares, and a run that starts
+from another one needs that one first.
 """
 
 

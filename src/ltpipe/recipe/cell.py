@@ -64,6 +64,6 @@ def require_cell(what: str, found: Mapping[Any, Any], asked: Mapping[str, Any]) 
     benchmark = cell.split(".")[0]
     differing = {key for key in asked if found.get(key) != asked[key]}
     # what was trained is right: nothing has to be trained again
-    again = "--tags=measure" if differing <= MEASURED else f"--namespaces={cell}"
+    again = "--tags=export,evaluate" if differing <= MEASURED else f"--namespaces={cell}"
     remedy = f"Make it again: kedro run --pipeline={benchmark} {again}, or dvc repro"
     require(f"{what} of {cell}", found, asked, remedy)
