@@ -76,6 +76,7 @@ def test_a_folder_becomes_a_valid_benchmark_with_its_counts(project, invoke, pho
     spec = load(project / "conf/base", ["first"])["first"]
     assert spec.expect.plain_counts() == {"train": [9, 5, 1], "val": [1, 1, 1], "test": [2, 1, 1]}
     assert "fewer than 5 test pictures, whose recall says little: ant (2), bee (1), cat (1)" in done.output
+    assert "fewer than 5 val pictures, on which post-hoc runs choose their tau: ant (1), bee (1)" in done.output
     assert written(project, "first")["gate"] == {"metrics": []}  # one test picture of the few
     assert written(project, "first")["source"] == {"size": 16}
 
@@ -102,6 +103,14 @@ def test_broken_and_equal_files_are_shown_and_the_options_are_set(project, invok
     assert "ant/broken.jpg: the file is empty" in done.output and "ant/copy.jpg is ant/000.jpg" in done.output
     assert written(project, "messy")["source"]["options"] == {"broken": "exclude", "duplicates": "exclude"}
     assert "12 pictures of" not in done.output and "22 pictures of 3 classes" in done.output
+
+
+def test_a_picture_of_a_single_colour_is_a_warning(invoke, photos):
+    Image.new("RGB", (24, 24)).save(photos / "bee/000.jpg")
+    assert (
+        "warning: 1 of a single colour; nothing is left out:\n  bee/000.jpg\n"
+        in invoke(photos, "--name", "black").output
+    )
 
 
 def test_pictures_that_look_alike_are_a_warning(invoke, photos):
@@ -276,6 +285,36 @@ def test_a_size_that_was_asked_for_stays_until_another_is(project, invoke, photo
     assert invoke(photos, "--name", "sized", "--size", "16", "--update").exit_code == 0
     model = load(project / "conf/base", ["sized"])["sized"].model
     assert (model.image, model.backbone, model.options) == (16, "cnn", {"width": 16})
+
+
+def test_epochs_and_seeds_that_were_asked_for_stay_until_others_are(project, invoke, photos):
+    assert invoke(photos, "--name", "short", "--epochs", "3", "--seeds", "2").exit_code == 0
+    assert "Epochs 3 (asked for), batch 16" in written_header(project, "short").replace("\n# ", " ")
+    draw_picture(photos / "ant/new.jpg", "ant", 77)
+    assert "epochs:" not in invoke(photos, "--name", "short").output
+    assert invoke(photos, "--name", "short", "--update").exit_code == 0
+    spec = load(project / "conf/base", ["short"])["short"]
+    assert (spec.schedule.epochs, spec.seeds) == (3, {"s0": 0, "s1": 1})
+    assert "epochs: 3 -> 5" in invoke(photos, "--name", "short", "--epochs", "5").output
+    assert invoke(photos, "--name", "short", "--epochs", "5", "--update").exit_code == 0
+    assert load(project / "conf/base", ["short"])["short"].schedule.epochs == 5
+    assert invoke(photos, "--name", "short", "--seeds", "1").exit_code == 2
+
+
+def test_tested_pictures_that_will_be_trained_on_are_counted():
+    before = {"a": "test", "b": "test", "c": "test", "d": "train", "gone": "test"}
+    lines = show.describe_moves(before, {"a": "test", "b": "train", "c": "val", "d": "test"})
+    assert lines == ["split: 2 of 3 test pictures will be in train or val, where the next model learns them"]
+    assert show.describe_moves(before, before) == []
+
+
+def test_after_an_acceptance_the_advice_is_another(project, invoke, photos):
+    invoke(photos, "--name", "known")
+    (project / "conf/accepted").mkdir(exist_ok=True)
+    (project / "conf/accepted/known.json").write_text("{}")
+    draw_picture(photos / "ant/new.jpg", "ant", 77)
+    output = invoke(photos, "--name", "known", "--update").output
+    assert "exit 3: the accepted numbers are of other pictures" in output and '--reason "other pictures"' in output
 
 
 def test_the_users_own_split_is_drawn_after_an_edit(project, invoke, photos):

@@ -53,6 +53,25 @@ def test_a_fraction_of_a_tiny_class_is_one_image():
     assert sizes[1].to_dict() == {"test": 1, "train": 1, "val": 1}
 
 
+@pytest.mark.parametrize("attributes", [False, True])
+def test_a_picture_keeps_its_split_when_others_come(index, attributes):
+    """A shuffle of the class would leave a fifth of the test pictures where they were."""
+    grown = make_index((220, 110, 44, 11), attributes)
+    first = grown.sample(frac=0.9, random_state=0).sort_index().reset_index(drop=True)
+    before, after = (draw(table, split()).set_index("image")["split"] for table in (first, grown))
+    tested = before[before == "test"].index
+    assert (after[tested] == "test").mean() > 0.85
+    assert (after[before.index] == before).mean() > 0.85
+
+
+def test_the_order_of_the_index_does_not_matter():
+    table = make_index(attributes=False)
+    shuffled = draw(table.sample(frac=1, random_state=1).reset_index(drop=True), split())
+    assert dict(zip(shuffled["image"], shuffled["split"], strict=True)) == dict(
+        zip(*(draw(table, split())[name] for name in ("image", "split")), strict=True)
+    )
+
+
 def test_attributes_are_cut_in_proportion(index):
     manifest = draw(index, split(test={"fraction": 0.2}))
     largest = manifest[manifest["label"] == 0]

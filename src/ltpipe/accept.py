@@ -159,6 +159,8 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], metrics: Seque
     lines = [f"{run}: retired\n" for run in after["retired"] if run not in before.get("retired", {})]
     changed = [key for key, value in before.get("gate", {}).items() if after["gate"].get(key) != value]
     lines += [f"gate.{key}: {before['gate'][key]} -> {after['gate'].get(key)}\n" for key in changed]
+    if before.get("data") not in (None, after["data"]):
+        lines.append("the old numbers are of other pictures or another split: shown, and not compared\n")
     for run, entry in after["runs"].items():
         old = before["runs"].get(run, {}).get("mean", {})
         for metric in [m for m in metrics if m in entry["mean"]]:

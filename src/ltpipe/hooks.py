@@ -345,6 +345,9 @@ def _metadata(dataset: Any) -> dict[str, Any] | None:
     return getattr(dataset, "metadata", None)
 
 
+SAID = frozenset({"export", "evaluate", "report"})  # stages that may take minutes and would say nothing
+
+
 class CellsOfARun:
     """Say which cell of how many is trained, where a command trains several."""
 
@@ -358,9 +361,11 @@ class CellsOfARun:
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """Say the number of the cell."""
+        """Say the number of the cell that is trained, and what is done with a trained one."""
         if len(self.cells) > 1 and _scratch_of(node):
             log.info("cell %d of %d: %s", self.cells.index(str(node.namespace)) + 1, len(self.cells), node.namespace)
+        for stage in sorted(SAID & node.tags):
+            log.info("%s: %s", node.namespace, stage)
 
 
 class FinishedScratch:

@@ -72,6 +72,18 @@ class Place(NamedTuple):
         return self.images.relative_to(self.root).as_posix() if self.images.is_relative_to(self.root) else None
 
 
+class Asked(NamedTuple):
+    """What the user chose instead of the rules; None: by the rules."""
+
+    size: int | None = None
+    epochs: int | None = None
+    seeds: int | None = None
+
+    def or_else(self, other: "Asked") -> "Asked":
+        """Return this, with what it leaves open from `other`."""
+        return Asked(*(mine if mine is not None else theirs for mine, theirs in zip(self, other, strict=True)))
+
+
 class Drawn(NamedTuple):
     """What was found and chosen: a benchmark's block, the manifest that it gives, and the squares of a sample.
 
@@ -93,21 +105,24 @@ class Drawn(NamedTuple):
 @click.option(
     "--size", type=click.Choice([str(s) for s in choices.SIZES]), help="Pixels of the squares; default: by the images."
 )
-def command(path: Path, name: str, update: bool, size: str | None) -> None:
+@click.option("--epochs", type=click.IntRange(1), help="Epochs of every training; default: by the number of images.")
+@click.option("--seeds", type=click.IntRange(2), help="Trainings of every run; the gate needs two. Default: 3.")
+def command(path: Path, name: str, update: bool, size: str | None, epochs: int | None, seeds: int | None) -> None:
     """Look at the images in PATH, and write a benchmark NAME for them."""
     place = find_place(path, name)
+    asked = Asked(int(size) if size else None, epochs, seeds)
     if place.file.exists():
-        return _look_again(place, update, int(size) if size else None)
+        return _look_again(place, update, asked)
     if update:
         raise Refused(f"--update: there is no {place.file.relative_to(place.root)} yet; leave it out")
-    drawn = draw_benchmark(place, None, int(size) if size else None)
+    drawn = draw_benchmark(place, None, asked)
     _report(drawn)
     spec = _whole(place, drawn.block)
     price = cost.estimate(spec, {split: sum(counts) for split, counts in drawn.splits.items()}, drawn.squares)
     header = write_header(place, drawn, spec, price)
     body = yaml.safe_dump({name: drawn.block}, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     _write(place, header + body)
-    _remember(place, drawn, header)
+    _remember(place, drawn, header, asked)
     _say(*(line.removeprefix("# ") for line in header.splitlines()), "", *_describe_writing(place))
     _say(*next_commands(place, drawn, spec))
     return None
@@ -128,11 +143,8 @@ def find_place(path: Path, name: str) -> Place:
     return place
 
 
-def draw_benchmark(place: Place, split: Split | None, size: int | None) -> Drawn:
-    """Look at the pictures, draw the split, and choose.
-
-    split: with the user's edits; None: the template's. size: of the squares; None: chosen by the pictures.
-    """
+def draw_benchmark(place: Place, split: Split | None, asked: Asked) -> Drawn:
+    """Look at the pictures, draw the split, and choose. split: with the user's edits; None: the template's."""
     survey = look(place.images, place.root / RAW)
     require_enough(survey)
     names = survey.names()
@@ -141,7 +153,7 @@ def draw_benchmark(place: Place, split: Split | None, size: int | None) -> Drawn
     splits = count_splits(manifest, len(names))
     rule = choices.choose_groups(splits["train"])
     gpu = _has_gpu()
-    side = size or choices.choose_size(survey.sizes, gpu)
+    side = asked.size or choices.choose_size(survey.sizes, gpu)
     squares = _read_sample(survey, manifest, side)
     options: dict[str, str] = {} if place.inside is None else {"root": place.inside}
     options |= {"broken": "exclude"} if survey.broken else {}
@@ -157,9 +169,10 @@ def draw_benchmark(place: Place, split: Split | None, size: int | None) -> Drawn
             "groups": groups | {"split": "train"},
         },
         "model": choices.choose_network(side, gpu) | {"image": side} | choices.measure_pixels(squares),
-        "schedule": choices.choose_schedule(sum(splits["train"]), side),
+        "schedule": choices.choose_schedule(sum(splits["train"]), side)
+        | ({"epochs": asked.epochs} if asked.epochs else {}),
         "reported": {"why": WHY},
-    }
+    } | ({"seeds": {f"s{seed}": seed for seed in range(asked.seeds)}} if asked.seeds else {})
     members = rule.of_classes(np.array(splits["train"])).tolist()
     block |= choices.choose_gate(splits["test"], members)
     # a copy without shared parts, which YAML would write as an anchor and a reference
@@ -197,6 +210,7 @@ def write_header(place: Place, drawn: Drawn, spec: Benchmark, price: cost.Cost) 
     parts = ", ".join(f"{number:,} {split}" for split, number in totals.items())
     schedule, rule = spec.schedule, spec.expect.groups
     cells = sum(len(spec.seeds_of(run)) for run in spec.runs)
+    by_rule = schedule.epochs == choices.choose_schedule(totals["train"], spec.source.size)["epochs"]
     lines = [
         f"{place.name}: {len(drawn.survey.index):,} pictures of {spec.expect.classes} classes as `ltpipe init` found "
         f"them: {parts}.",
@@ -208,7 +222,8 @@ def write_header(place: Place, drawn: Drawn, spec: Benchmark, price: cost.Cost) 
         f"Size {spec.source.size}: the median of the shorter sides is "
         f"{np.median(drawn.survey.sizes.min(axis=1)):g} pixels"
         + ("" if _has_gpu() else f"; without a GPU at most {choices.LARGEST_WITHOUT_GPU}")
-        + f" (--size). Epochs {schedule.epochs}, batch {schedule.batch}: by the {totals['train']:,} training images.",
+        + f" (--size). Epochs {schedule.epochs}{'' if by_rule else ' (asked for)'}, batch {schedule.batch}: by the "
+        f"{totals['train']:,} training images.",
         f"Groups: {_describe_groups(rule, drawn.groups)}.",
         *([] if spec.gate.metrics else ["The few do not gate: they have too few test pictures to see a fall."]),
     ]
@@ -230,9 +245,11 @@ def _group_place(group: str) -> int:
 def _report(drawn: Drawn) -> None:
     """Print what was found."""
     survey, names = drawn.survey, drawn.survey.names()
-    pairs = lookalikes.find_pairs(lookalikes.hash_files(survey.paths()))
-    _say(*show.describe_pictures(survey), *show.describe_lookalikes(survey, pairs, drawn.manifest), "")
-    _say(*show.table(names, drawn.splits, drawn.groups), "", *show.warn_of_few(names, drawn.splits["test"]))
+    hashes, plain = lookalikes.hash_files(survey.paths())
+    _say(*show.describe_pictures(survey))
+    _say(*show.describe_lookalikes(survey, lookalikes.find_pairs(hashes), drawn.manifest))
+    _say(*show.describe_one_colour(survey.index["image"].to_numpy()[plain].tolist()), "")
+    _say(*show.table(names, drawn.splits, drawn.groups), "", *show.warn_of_few(names, drawn.splits))
 
 
 def _say(*lines: str) -> None:
@@ -281,9 +298,14 @@ def _pictures(drawn: Drawn) -> dict[str, list[str]]:
     return {path: [label, drawn.survey.contents[path], split] for path, label, split in zip(*columns, strict=True)}
 
 
-def _remember(place: Place, drawn: Drawn, header: str) -> None:
+def _remember(place: Place, drawn: Drawn, header: str, asked: Asked) -> None:
     content = {"header": header, "block": drawn.block, "pictures": _pictures(drawn)}
+    content |= {"drawn": _drawn_splits(drawn), "asked": asked._asdict()}
     write_atomically(place.memory, json.dumps(content).encode())
+
+
+def _drawn_splits(drawn: Drawn) -> dict[str, str]:
+    return dict(zip(drawn.manifest["image"], drawn.manifest["split"], strict=True))
 
 
 def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
@@ -297,28 +319,33 @@ def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
         str(drawn.survey.folder / drawn.manifest.loc[drawn.manifest["split"] == "test", "image"].iloc[0])
     )
     ledger = dvc_yaml.place(name, place.root).parent.relative_to(place.root)
+    again = (place.root / f"conf/accepted/{name}.json").exists()
+    outcome = "exit 3: the accepted numbers are of other pictures" if again else "exit 6: nothing is accepted yet"
+    reason = "other pictures" if again else "first baseline"
     return [
         "go on with (after `uv run`, where the environment is not active):",
-        f"  kedro run --pipeline={name}  # trains and measures; exit 6: nothing is accepted yet",
-        f'  ltpipe accept {name} --reason "first baseline"  # if data/08_reporting/{name}/report/report.md is right',
+        f"  kedro run --pipeline={name}  # trains and measures; {outcome}",
+        f'  ltpipe accept {name} --reason "{reason}"  # if data/08_reporting/{name}/report/report.md is right',
         f"  kedro run --pipeline={name} --tags=report,gate  # exit 0: the gate passes",
         f"  ltpipe predict {model} {picture}",
         f"  ltpipe generate && ltpipe generate {name}  # docs/benchmarks.md and a ledger, then: dvc repro -R {ledger}",
     ]
 
 
-def _look_again(place: Place, update: bool, size: int | None) -> None:
+def _look_again(place: Place, update: bool, asked: Asked) -> None:
     """Say what has changed since the last init; with `update`, rewrite what it wrote.
 
-    Size and network stay, unless --size says another: they may have been asked for, or chosen on another machine.
+    What was asked for stays, and so do size and network, which may have been chosen on another machine.
     """
     memory = _recall(place)
     spec = _whole(place, read_benchmark_file(place.file)[place.name])
-    drawn = draw_benchmark(place, spec.split, size or spec.source.size)
-    if size in (None, spec.source.size) and memory:
+    wanted = asked.or_else(Asked(**memory.get("asked", {}))).or_else(Asked(spec.source.size))
+    drawn = draw_benchmark(place, spec.split, wanted)
+    if wanted.size == spec.source.size and memory:
         network = {key: memory["block"]["model"][key] for key in NETWORK if key in memory["block"]["model"]}
         drawn.block["model"] = network | {k: v for k, v in drawn.block["model"].items() if k not in NETWORK}
-    changes = [*_describe_move(place, spec), *_describe_changes(memory, spec, drawn)]
+    changes = [*_describe_move(place, spec), *_describe_wishes(spec, asked), *_describe_changes(memory, spec, drawn)]
+    changes += show.describe_moves(memory.get("drawn", {}), _drawn_splits(drawn))
     where = place.file.relative_to(place.root)
     if not changes:
         _say(f"nothing changed: the {len(drawn.survey.index):,} pictures are those of {where}")
@@ -327,7 +354,13 @@ def _look_again(place: Place, update: bool, size: int | None) -> None:
     if not update:
         _say(f"nothing is written; to rewrite what init wrote: {_command(place)} --update")
         return
-    _update(place, memory, drawn)
+    _update(place, memory, drawn, wanted)
+
+
+def _describe_wishes(spec: Benchmark, asked: Asked) -> list[str]:
+    """Return a line for each option that differs from the file."""
+    wishes = (("epochs", spec.schedule.epochs, asked.epochs), ("seeds", len(spec.seeds), asked.seeds))
+    return [f"{name}: {now} -> {wish}" for name, now, wish in wishes if wish not in (None, now)]
 
 
 def _command(place: Place) -> str:
@@ -366,7 +399,7 @@ def _describe_changes(memory: Mapping[str, Any], spec: Benchmark, drawn: Drawn) 
     return [*resized, *lines, *(["which pictures, is not known: init was run elsewhere"] if lines else [])]
 
 
-def _update(place: Place, memory: Mapping[str, Any], drawn: Drawn) -> None:
+def _update(place: Place, memory: Mapping[str, Any], drawn: Drawn, asked: Asked) -> None:
     text = place.file.read_text("utf-8")
     revised = revise.revise(text, place.name, memory.get("block", {}), drawn.block)
     header, body = revise.split_header(revised.text)
@@ -379,7 +412,7 @@ def _update(place: Place, memory: Mapping[str, Any], drawn: Drawn) -> None:
     # a header that was edited is the user's
     kept = header != memory.get("header", fresh)
     _write(place, (header if kept else fresh) + body)
-    _remember(place, drawn, header if kept else fresh)
+    _remember(place, drawn, header if kept else fresh, asked)
     _say(*(f"changed {line}" for line in revised.changed), *(f"kept {line}" for line in revised.kept))
     _say(*(["kept the comment at the top, an edit"] if kept else []), *_describe_writing(place))
     _say(*next_commands(place, drawn, spec))

@@ -35,6 +35,8 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
             f"the verdict on {name} is of another state: {_differences(judged, state)}. "
             f"Judge this one: kedro run --pipeline={name} --tags=report,gate, or dvc repro"
         )
+    for line in _results(verdict):
+        log.info("%s: %s", name, line)
     if verdict["baseline"] == "none" and len(verdict["failed"]) == 1:  # the one reason is that there is none
         raise NoBaseline(
             f"{name} has no accepted baseline yet: the numbers are measured, and nothing was compared. Look at "
@@ -49,6 +51,16 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
         )
     log.info("report: %s/report.md", report)
     log.info("%s", last_line(name, verdict))
+
+
+def _results(verdict: Mapping[str, Any]) -> list[str]:
+    """Return the primary metric of each run, a line each; without a gate there is no such metric."""
+    primary = verdict.get("primary")
+    found = [(s["run"], s["n"], s["metrics"][primary]) for s in verdict["summaries"] if primary in s["metrics"]]
+    return [
+        f"{primary} of {run}: {spread['mean']:.2f}" + (f" +- {spread['std']:.2f} (n {n})" if n > 1 else " (n 1)")
+        for run, n, spread in found
+    ]
 
 
 def last_line(name: str, verdict: Mapping[str, Any]) -> str:

@@ -141,7 +141,11 @@ def _find_obstacle(
         return "there is no accepted baseline yet, so nothing was compared"
     data = sorted({d for s in summaries for d in s["data"]})
     if data != [baseline.data]:
-        return f"measured on data {' '.join(data)}, accepted on {baseline.data}"
+        return (
+            f"measured on data {' '.join(data)}, accepted on {baseline.data}: other pictures or another split, whose "
+            f"numbers cannot be compared. If that is meant, they become the new baseline by: ltpipe accept "
+            f'{baseline.benchmark} --reason "..."'
+        )
     return None
 
 

@@ -29,10 +29,17 @@ def difference_hashes(squares: np.ndarray) -> np.ndarray:
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
 
-def hash_files(paths: Sequence[Path]) -> np.ndarray:
-    """Return the hash of each file, N, uint64. Every file is decoded once. Raises Refused as ltpipe.data.decode."""
-    parts = [difference_hashes(decode(paths[i : i + CHUNK], SIDE)) for i in range(0, len(paths), CHUNK)]
-    return np.concatenate(parts)
+def hash_files(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hash of each file, N, uint64, and whether it is of a single colour, N, bool.
+
+    Every file is decoded once. Raises Refused as ltpipe.data.decode.
+    """
+    hashes, plain = [], []
+    for start in range(0, len(paths), CHUNK):
+        squares = decode(paths[start : start + CHUNK], SIDE)
+        hashes.append(difference_hashes(squares))
+        plain.append((squares == squares[:, :1, :1]).all(axis=(1, 2, 3)))
+    return np.concatenate(hashes), np.concatenate(plain)
 
 
 def find_pairs(hashes: np.ndarray) -> list[tuple[int, int]]:

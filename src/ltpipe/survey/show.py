@@ -84,13 +84,34 @@ def table(names: Sequence[str], splits: Mapping[str, Sequence[int]], groups: Seq
     return [*lines, *rows]
 
 
-def warn_of_few(names: Sequence[str], test: Sequence[int]) -> list[str]:
-    """Return a warning that names the classes with fewer than FEW test pictures; test: of each class, C."""
-    few = [f"{name} ({number})" for name, number in zip(names, test, strict=True) if number < FEW]
-    if not few:
+def warn_of_few(names: Sequence[str], splits: Mapping[str, Sequence[int]]) -> list[str]:
+    """Return a warning for test and val that names the classes with fewer than FEW pictures.
+
+    splits: split -> pictures of each class, C.
+    """
+    lines = []
+    for split, why in (("test", "whose recall says little"), ("val", "on which post-hoc runs choose their tau")):
+        few = [f"{name} ({number})" for name, number in zip(names, splits[split], strict=True) if number < FEW]
+        more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
+        if few:
+            lines.append(f"warning: fewer than {FEW} {split} pictures, {why}: {', '.join(few[:SHOWN])}{more}")
+    return lines
+
+
+def describe_one_colour(paths: Sequence[str]) -> list[str]:
+    """Return a warning that names pictures of a single colour; paths: theirs."""
+    return [f"warning: {len(paths)} of a single colour; nothing is left out:", *listed(list(paths))] if paths else []
+
+
+def describe_moves(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return how the split moved; before, now: path of a picture -> its split. Empty: no tested picture moved."""
+    tested = [path for path, split in before.items() if split == "test" and path in now]
+    learned = sum(now[path] != "test" for path in tested)
+    if not learned:
         return []
-    more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
-    return [f"warning: fewer than {FEW} test pictures, whose recall says little: {', '.join(few[:SHOWN])}{more}"]
+    return [
+        f"split: {learned} of {len(tested)} test pictures will be in train or val, where the next model learns them"
+    ]
 
 
 def differences(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> list[str]:
@@ -120,7 +141,7 @@ def describe_time(seconds: float) -> str:
     """Return a duration in words of a sensible unit."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * length:
-            return f"{seconds / length:.3g} {unit}"
+            return f"{float(f'{seconds / length:.2g}'):g} {unit}"
     return f"{max(seconds, 1):.0f} seconds"
 
 

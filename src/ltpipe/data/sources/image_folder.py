@@ -66,7 +66,7 @@ KEPT_FIRST = ("test", "val", "train", "")  # of equal files: that of the first o
 TWO_LABELS = "one picture cannot be of two classes: correct or remove one of each pair"
 EQUAL = (
     "a picture in train and in test would be tested on after it was learned: remove one of each pair, or set "
-    "option duplicates: exclude, which keeps one"
+    "source.options.duplicates: exclude in the benchmark's file, which keeps one (`ltpipe init ... --update` sets it)"
 )
 SHOWN = 10  # problems that a message shows
 

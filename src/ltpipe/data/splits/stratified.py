@@ -7,12 +7,17 @@ If images have an attribute, every cut has the attributes of a class in proporti
 rank of the attribute inside its class, 0 the most frequent. If the index has names of attributes, the manifest keeps
 them.
 
+The order in which a class is cut is that of a digest of seed and source: a picture keeps its place when others come or
+go. So nearly all pictures stay in their split when a dataset grows, where a shuffle would draw all of them anew, and
+train on what was tested before.
+
 Where the images come with splits (folders train and test, a CSV's column split, an official dataset), these are taken:
 train and test unchanged, and so is val if there is one; else val is cut from train. `official: false` draws from all
 images instead. If only some images have a split, `official` must be stated: true leaves the others out.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import numpy as np
 from pydantic import Field
@@ -40,15 +45,22 @@ class Config(Spec):
         "images; null: true if the images have splits; must be stated if only some have",
     )
     groups: Groups = Field(description="rule that gives each class its group, by its images in train")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of the shuffles")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the order in which a class is cut")
 
 
-def interleave_attributes(rows: np.ndarray, attribute: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """Return the rows of one class in a random order in which every beginning has the attributes in proportion.
+def places_of(sources: Sequence[str], seed: int) -> np.ndarray:
+    """Return a pseudo-random place of each source, N, uint64, on which no other source has an influence."""
+    key = seed.to_bytes(4, "little")
+    digests = (blake2b(s.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest() for s in sources)
+    return np.frombuffer(b"".join(digests), "<u8")
 
-    attribute: of each of `rows`, N.
+
+def interleave_attributes(rows: np.ndarray, attribute: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the rows of one class in the order of their places, but every beginning has the attributes in proportion.
+
+    attribute, places: of each of `rows`, N.
     """
-    mixed = random.permutation(len(rows))
+    mixed = np.argsort(places, kind="stable")
     values = attribute[mixed]
     # The i-th of the k images of an attribute gets the place (i + 0.5) / k. So each attribute is evenly spread over
     # 0..1, and the first fraction f of the sorted places holds about the fraction f of each attribute.
@@ -77,12 +89,12 @@ def draw_manifest(index: Table, config: Config) -> Table:
     labels, attribute = (index[name].to_numpy(dtype=np.int64) for name in ("label", "attribute"))
     if index["source"].duplicated().any():
         raise Refused("stratified: images share a source, which would be in two roles; use another split kind")
-    random, classes = np.random.RandomState(config.seed), int(labels.max()) + 1
+    places, classes = places_of(index["source"].tolist(), config.seed), int(labels.max()) + 1
     official = _takes_official(index, config.official)
 
     def order_by_class(rows: np.ndarray) -> list[np.ndarray]:
         class_rows = rows_by_class(labels, rows, classes)
-        return [interleave_attributes(rows, attribute[rows], random) for rows in class_rows]
+        return [interleave_attributes(rows, attribute[rows], places[rows]) for rows in class_rows]
 
     if official:
         train, test = order_by_class(_official(index, "train")), _official(index, "test")
