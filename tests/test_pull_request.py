@@ -328,7 +328,7 @@ def test_fewer_seeds_need_the_label(repository, accept):
     assert "* `ce: accepted seeds 3, 4, 5 are gone`" in played.comment
 
 
-def test_a_retired_run_and_a_removed_baseline_need_the_label(repository, accept, cells, accept_cells, measured):
+def test_a_retired_run_needs_the_label(repository, accept, cells, accept_cells, measured):
     content = yaml.safe_load(repository.path(YML).read_text())
     runs = content[NAME]["runs"]
     content[NAME]["runs"] = runs | {"ride": runs["ce"]}
@@ -342,6 +342,9 @@ def test_a_retired_run_and_a_removed_baseline_need_the_label(repository, accept,
     assert played.code == 8
     assert "* `ride is no longer run`" in played.comment
     assert "* `ride is no longer accepted, retired: ride was too slow`" in played.comment
+
+
+def test_a_removed_baseline_needs_the_label(repository, measured):
     repository.path(JSON).unlink()
     (repository.folder.parent / "gate_code").write_text("6")
     played = repository.play()
