@@ -2,11 +2,11 @@
 
 A docstring with the formula and its source, and
 
-HIGHER_IS_BETTER            whether a larger value is better
-PARTS                       the parts of the test set of which the metric can have a value, ("all",) or more:
-                            "all", the groups many, medium and few, ATTRIBUTE ("attribute<rank>": attribute0, ...;
-                            and "attribute=<name>": attribute=night, if the images have names for theirs)
-measure(rows, classes)      -> part -> value, in percent
+    HIGHER_IS_BETTER            whether a larger value is better
+    PARTS                       the parts of the test set of which the metric can have a value, ("all",) or more:
+                                "all", the groups many, medium and few, ATTRIBUTE ("attribute<rank>": attribute0, ...;
+                                and "attribute=<name>": attribute=night, if the images have names for theirs)
+    measure(rows, classes)      -> part -> value, in percent
 
 rows is a table with a row for each image of the test split and the columns label, predicted (0..classes-1),
 confidence (0..1), group, attribute (its rank in the class; -1 if the data have none), and, if attributes have names,
