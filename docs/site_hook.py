@@ -1,8 +1,8 @@
 """A hook of MkDocs: pages that are right on GitHub are right in the site too.
 
 Links to files outside docs/ (`../CONTRIBUTING.md`) open the file on GitHub; the site gets a copy of it below
-`repository/`. Lists that follow a line of text begin without an empty line on GitHub; Python-Markdown wants one. In docstrings,
-`__init__.py` is a file and no bold text.
+`repository/`. Lists that follow a line of text begin without an empty line on GitHub; Python-Markdown wants one. In
+docstrings, `__init__.py` is a file and no bold text.
 """
 
 import posixpath
