@@ -91,7 +91,7 @@ ELSEWHERE = {
     ),
     "uv run ltpipe generate --show NAME": (
         "tests/test_like.py::test_show_prints_the_whole_and_the_whole_is_the_benchmark",
-        "show(",
+        '"ltpipe", "generate", "--show", "cifar100_lt_10"',
     ),
     "uv run ltpipe init PATH --name NAME": (INIT, '"ltpipe", "init", str(photos), "--name", "photos"'),
     "uv run ltpipe init ../photos --name photos": (INIT, '"ltpipe", "init", str(photos), "--name", "photos"'),

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -169,6 +170,19 @@ GLT = ("clt.accuracy.all", "glt.accuracy.all", "glt.accuracy.few")
 def test_the_numbers_of_a_page_are_the_accepted_ones(page, name, metrics, start):
     for row in rows_of(name, metrics):
         assert start + row in read(page).splitlines(), f"{page} is not conf/accepted/{name}.json"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/accepted").glob("*.json")))
+def test_the_changelog_s_newest_row_of_a_benchmark_has_its_accepted_numbers(name):
+    primary = json.loads(read(f"conf/accepted/{name}.json"))["gate"]["primary"]
+    rows = [line for line in read("CHANGELOG.md").splitlines() if f" | {name} | " in line]
+    assert rows and f"{accepted_runs(name)['ce']['mean'][primary]:.1f}" in rows[0], "write a row under Numbers"
+
+
+def test_the_citation_is_of_this_version():
+    cited = yaml.safe_load(read("CITATION.cff"))
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
 
 
 def test_single_seeds_on_the_page_of_methods_are_those_of_the_records():
