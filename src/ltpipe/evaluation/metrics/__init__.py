@@ -13,8 +13,8 @@ confidence (0..1), group, attribute (its rank in the class; -1 if the data have 
 attribute_name ("": unknown). It is not empty. Part `all` always has a value; any other part without images is left out,
 it is not 0.
 
-A metric path names one value: <protocol>.<metric>.<part>, e.g. glt.accuracy.few; or <protocol>.<metric> if the metric
-has no parts but `all`, e.g. glt.macro_f1.
+A metric path names one value: `<protocol>.<metric>.<part>`, e.g. glt.accuracy.few; or `<protocol>.<metric>` if the
+metric has no parts but `all`, e.g. glt.macro_f1.
 """
 
 import re
