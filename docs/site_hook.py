@@ -86,8 +86,8 @@ def separate_lists(markdown: str) -> str:
     lines: list[str] = []
     fenced = listed = False
     for line in markdown.split("\n"):
-        starts = bool(ITEM.match(line))
-        if starts and not fenced and not listed and lines and lines[-1].strip():
+        starts = not fenced and bool(ITEM.match(line))
+        if starts and not listed and lines and lines[-1].strip():
             lines.append("")
         fenced ^= bool(FENCE.match(line.lstrip()))
         listed = starts or (listed and bool(line.strip()))
