@@ -1,9 +1,9 @@
 """Sources of images. Each is one module with
 
-Config                                  its block of options
-NOTICE                                  the licence, kept beside the data
-build_index(config, raw)                -> the index (columns: ltpipe.data.fetch.COLUMNS); downloads go into `raw`
-read_images(config, raw, files, size)   -> the images of the index's `file` values, uint8, N x size x size x 3
+    Config                                  its block of options
+    NOTICE                                  the licence, kept beside the data
+    build_index(config, raw)                -> the index (columns: ltpipe.data.fetch.COLUMNS); downloads go into `raw`
+    read_images(config, raw, files, size)   -> the images of the index's `file` values, uint8, N x size x size x 3
 
 A source whose `file` values are not the paths of picture files, but that has whole pictures, also defines
 `find_pictures(config, raw, files)`, which returns them as ltpipe.data.decode.Picture.

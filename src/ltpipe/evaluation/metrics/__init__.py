@@ -2,19 +2,19 @@
 
 A docstring with the formula and its source, and
 
-HIGHER_IS_BETTER            whether a larger value is better
-PARTS                       the parts of the test set of which the metric can have a value, ("all",) or more:
-                            "all", the groups many, medium and few, ATTRIBUTE ("attribute<rank>": attribute0, ...;
-                            and "attribute=<name>": attribute=night, if the images have names for theirs)
-measure(rows, classes)      -> part -> value, in percent
+    HIGHER_IS_BETTER            whether a larger value is better
+    PARTS                       the parts of the test set of which the metric can have a value, ("all",) or more:
+                                "all", the groups many, medium and few, ATTRIBUTE ("attribute<rank>": attribute0, ...;
+                                and "attribute=<name>": attribute=night, if the images have names for theirs)
+    measure(rows, classes)      -> part -> value, in percent
 
 rows is a table with a row for each image of the test split and the columns label, predicted (0..classes-1),
 confidence (0..1), group, attribute (its rank in the class; -1 if the data have none), and, if attributes have names,
 attribute_name ("": unknown). It is not empty. Part `all` always has a value; any other part without images is left out,
 it is not 0.
 
-A metric path names one value: <protocol>.<metric>.<part>, e.g. glt.accuracy.few; or <protocol>.<metric> if the metric
-has no parts but `all`, e.g. glt.macro_f1.
+A metric path names one value: `<protocol>.<metric>.<part>`, e.g. glt.accuracy.few; or `<protocol>.<metric>` if the
+metric has no parts but `all`, e.g. glt.macro_f1.
 """
 
 import re
