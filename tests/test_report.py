@@ -412,7 +412,7 @@ def test_many_classes_are_averaged_along_the_line_and_curves_keep_common_epochs(
 PROBE = """<script>addEventListener("load", () => { const wide = document.documentElement.scrollWidth > innerWidth;
 const failed = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
 const back = getComputedStyle(document.body).backgroundColor;
-document.body.dataset.probe = [innerWidth, wide, failed, back].join("|"); });</script></body>"""
+parent.document.body.dataset.probe = [innerWidth, wide, failed, back].join("|"); });</script></body>"""
 
 
 def browse(page, width, dark, tmp_path):
@@ -425,9 +425,8 @@ def browse(page, width, dark, tmp_path):
     opened = page.replace("<details>", '<details open="open">')
     inner.write_text(opened.replace("</body>", PROBE))
     outer.write_text(
-        f'<body><iframe id="f" src="inner.html" width="{width}" height="900" style="border:0"></iframe><script>'
-        'document.getElementById("f").onload = e => setTimeout(() => { document.body.dataset.probe = '
-        "e.target.contentDocument.body.dataset.probe }, 200)</script></body>"
+        '<head><meta name="color-scheme" content="light dark"></head><body>'
+        f'<iframe src="inner.html" width="{width}" height="900" style="border:0"></iframe></body>'
     )
     command = [
         *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"),
