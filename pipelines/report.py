@@ -22,8 +22,14 @@ def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
     ]
     blocks = [f"{name}.manifest", f"{name}.accepted", f"params:{name}.gate", f"params:{name}.evaluate"]
     judged = [*blocks, f"{name}.state", *(f"{name}.{run}.summary" for run in runs)]
-    cells = [f"{name}.{run}.{seed}.{table}" for table in ("details", "log") for run in runs for seed in runs[run]]
-    shown = [f"{name}.verdict", f"{name}.validation", f"params:{name}.claims", *cells]
+    cells = [
+        f"{name}.{run}.{seed}.{table}"
+        for table in ("details", "log", "predictions")
+        for run in runs
+        for seed in runs[run]
+    ]
+    data = [f"{name}.{part}" for part in ("manifest", "images", "accepted", "notice")]
+    shown = [f"{name}.verdict", f"{name}.validation", f"params:{name}.claims", f"params:{name}.evaluate", *data, *cells]
     return Pipeline(
         [
             *summaries,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ltpipe.evaluation.headline import choose_headline, headlines, rank
 from ltpipe.evaluation.judge import Gate, find_misleading, judge
 from ltpipe.evaluation.measure import Evaluation, flatten, split_metrics
-from ltpipe.evaluation.report import render_markdown
+from ltpipe.evaluation.report.text import render_markdown
 from ltpipe.evaluation.reported import Reported
 from ltpipe.evaluation.summary import summarise
 
@@ -81,7 +81,7 @@ def judged(cell, manifest, spec, state_of):
 
 def test_the_report_has_a_ranking_of_each_protocol(judged, validation):
     verdict, details = judged()
-    text = render_markdown(verdict, validation[0], [], [], headlines(details))
+    text = render_markdown(verdict, validation[0], [], headlines(details))
     assert "## Headline of clt" in text and "## Headline of glt" in text
     assert "so accuracy is also the mean recall" in text
     assert "| 1 | ce | 2 |" in text

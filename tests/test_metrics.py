@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
 from ltpipe.config.spec import Refused, load_item, menu_names, parse
-from ltpipe.evaluation import metrics, plots
+from ltpipe.evaluation import metrics
 from ltpipe.evaluation.measure import Evaluation, confusion_counts, flatten, measure, split_metrics
 from ltpipe.evaluation.metrics import higher_is_better, parse_path
 from ltpipe.evaluation.metrics.accuracy import accuracy
 from ltpipe.evaluation.metrics.f1_of_averages import f1_of_averages
 from ltpipe.evaluation.metrics.precision import class_precision, precision
+from ltpipe.evaluation.report import matrices
 from ltpipe.recipe.run import Run
 
 MENU = menu_names(metrics.MENU)
@@ -193,7 +194,7 @@ def test_the_confusion_agrees_with_scikit_learn(case):
     wanted = confusion_matrix(rows["label"], rows["predicted"], labels=range(classes))
     counts = confusion_counts(rows["label"].to_numpy(), rows["predicted"].to_numpy(), classes)
     assert min(counts["n"]) > 0
-    assert plots.confusion_matrix([counts], classes).tolist() == wanted.tolist()
+    assert matrices.confusion_matrix([counts], classes).tolist() == wanted.tolist()
 
 
 def test_the_confusion_of_many_classes_is_small_on_disk_and_pooled_in_the_plot():
@@ -203,9 +204,9 @@ def test_the_confusion_of_many_classes_is_small_on_disk_and_pooled_in_the_plot()
     predicted = np.where(random.rand(len(labels)) < 0.6, labels, random.randint(0, 8142, len(labels)))
     counts = confusion_counts(labels, predicted, 8142)
     assert len(counts["n"]) <= len(labels) and sum(counts["n"]) == len(labels)
-    matrix = plots.confusion_matrix([counts, counts], 8142)
-    assert matrix.shape == (plots.CELLS, plots.CELLS) and matrix.sum() == 2 * len(labels)
-    pooled = predicted * plots.CELLS // 8142 == labels * plots.CELLS // 8142
+    matrix = matrices.confusion_matrix([counts, counts], 8142)
+    assert matrix.shape == (matrices.CELLS, matrices.CELLS) and matrix.sum() == 2 * len(labels)
+    pooled = predicted * matrices.CELLS // 8142 == labels * matrices.CELLS // 8142
     assert np.trace(matrix) == 2 * pooled.sum()
 
 
@@ -475,7 +476,7 @@ def test_measure_lists_recall_precision_and_sizes_of_each_class(cell, spec):
 
 def test_measure_gives_the_confusion_of_each_protocol(cell):
     made = cell()
-    matrix = plots.confusion_matrix([made.details["protocols"]["glt"]["confusion"]], 10)
+    matrix = matrices.confusion_matrix([made.details["protocols"]["glt"]["confusion"]], 10)
     assert matrix.sum() == 2400
     assert 100 * np.trace(matrix) / 2400 == pytest.approx(made.metrics["protocols"]["glt"]["accuracy"]["all"])
 

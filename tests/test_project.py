@@ -101,9 +101,17 @@ def test_no_two_kinds_of_node_read_one_block_but_for_those_that_must_agree(regis
         {"validate", "identify"},
         {"train", "export", "predict", "measure"},
         {"export", "predict", "measure"},
-        {"measure", "judge"},
+        {"measure", "judge", "report"},
     ]
     assert all(names in allowed for names in shared.values()), shared
+
+
+def test_the_report_s_stage_depends_on_its_template_too():
+    """The template is no module: the folder stands for it."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    writers = [s for s in stages.values() if "data/08_reporting/digits_glt/report" in s.get("outs", [])]
+    assert len(writers) == 1 and "src/ltpipe/evaluation/report" in writers[0]["deps"]
+    assert (ROOT / "src/ltpipe/evaluation/report/report.html").is_file()
 
 
 def test_dvc_yaml_is_what_the_graph_says():

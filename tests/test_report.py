@@ -1,13 +1,25 @@
-"""The report shows every number, and the same numbers give the same bytes."""
+"""The report shows every number, needs no network, and the same numbers give the same bytes."""
 
+import os
 import re
+import shutil
+import subprocess
+from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 
 from ltpipe.config.spec import Refused
+from ltpipe.evaluation.baseline import read_accepted
 from ltpipe.evaluation.claims import Claim, Claims, check_claims
+from ltpipe.evaluation.headline import headlines
 from ltpipe.evaluation.judge import judge
-from ltpipe.evaluation.report import render_markdown, report
+from ltpipe.evaluation.report import report
+from ltpipe.evaluation.report.cells import group_cells
+from ltpipe.evaluation.report.charts import curve, pool
+from ltpipe.evaluation.report.classes import accepted_recall
+from ltpipe.evaluation.report.recommend import recommend
+from ltpipe.evaluation.report.text import render_markdown
 from ltpipe.evaluation.reported import Reported
 from ltpipe.evaluation.summary import summarise
 
@@ -35,25 +47,44 @@ def judged(manifest, spec, state_of):
 
 
 @pytest.fixture(scope="module")
-def verdict(cell, cells, judged, accept_cells):
+def baseline(cell, accept_cells):
+    return accept_cells([cell(run, seed) for run in RUNS for seed in SEEDS])
+
+
+@pytest.fixture(scope="module")
+def verdict(cells, judged, baseline):
     summaries = [
         summarise(paper, *(c.metrics for c in cells[run]))
         for run, paper in zip(RUNS, (PAPER, Reported(why="nobody reports it")), strict=True)
     ]
-    return judged(accept_cells([cell(run, seed) for run in RUNS for seed in SEEDS]), *summaries)
+    return judged(baseline, *summaries)
+
+
+def parts(*cells):
+    """Details, logs and predictions in the order in which the graph hands them over."""
+    return [*(c.details for c in cells), *(c.log for c in cells), *(c.predictions for c in cells)]
 
 
 @pytest.fixture(scope="module")
 def shown(cells):
-    """Details and logs in the order in which the graph hands them over."""
-    every = [c for run in RUNS for c in cells[run]]
-    return [*(c.details for c in every), *(c.log for c in every)]
+    return parts(*(c for run in RUNS for c in cells[run]))
 
 
 @pytest.fixture(scope="module")
-def written(verdict, validation, shown):
-    """The report's files; drawn once, because figures take a second."""
-    return report(verdict, validation[0], CLAIMS, *shown)
+def make(validation, spec, manifest, images, baseline):
+    """make(verdict, shown...): the report's files; a keyword replaces another input."""
+
+    def make(verdict, *shown, claims=CLAIMS, validation=validation[0], accepted=baseline, **other):
+        data = {"manifest": manifest, "images": images} | other
+        return report(verdict, validation, claims, spec.evaluate, *data.values(), accepted, "the licence", *shown)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def written(verdict, shown, make):
+    """The report's files; drawn once, because figures take seconds."""
+    return make(verdict, *shown)
 
 
 @pytest.fixture
@@ -61,10 +92,29 @@ def text(written):
     return written["report.md"].decode()
 
 
+@pytest.fixture(scope="module")
+def page(written):
+    """The page as a tree: it is well-formed XML too."""
+    return ElementTree.fromstring(written["report.html"])
+
+
+def said(node):
+    """The words of a node, with single spaces."""
+    return " ".join("".join(node.itertext()).split())
+
+
+def grid(page, head):
+    """The rows of the page's table whose head begins so."""
+    for table in page.iter("table"):
+        if [said(th) for th in table.iter("th")][: len(head)] == head:
+            return [[said(td) for td in tr.iter("td")] for tr in table.find("tbody")]
+    raise AssertionError(f"no table {head}")
+
+
 @pytest.fixture
 def text_of(validation):
     """text_of(verdict): the text alone."""
-    return lambda verdict: render_markdown(verdict, validation[0], [], ["groups.png"])
+    return lambda verdict: render_markdown(verdict, validation[0], ["groups.png"])
 
 
 def rows(text, heading):
@@ -93,7 +143,7 @@ def test_the_state_that_was_judged_is_named(text, verdict):
     data = verdict["summaries"][0]["data"][0]
     assert (
         f"\nState `{state['digest']}`: parameters `{state['parameters']}`, data `{data}`, accepted baseline "
-        f"`{state['accepted']}`; the code of each run is in the table of runs.\n"
+        f"`{state['accepted']}`.\n"
     ) in text
 
 
@@ -123,7 +173,7 @@ def test_the_gate_table_has_every_number_of_every_comparison(verdict, text):
             f"{row['mean']:.2f}",
             f"{row['std']:.2f}",
             "3",
-            f"{row['delta']:+.2f}",
+            f"{row['delta']:+.2f}".replace("-0.00", "+0.00"),
             f"{row['margin']:.2f}",
             f"{row['sees']:.2f}",
             row["verdict"],
@@ -155,8 +205,8 @@ def test_all_comparisons_together_and_what_the_gate_sees_are_shown(text, verdict
     assert lines[1:] == [[f"{fall:g}", f"{100 * share:.0f} %"] for fall, share in power["caught"]]
 
 
-def test_every_metric_of_every_run_is_shown_with_its_deviation(verdict, text):
-    table = {key: cells for key, *cells in rows(text, "Every metric")}
+def test_every_metric_of_every_run_is_on_the_page_with_its_deviation(verdict, page):
+    table = {key: cells for key, _, *cells in grid(page, ["metric", "better"])}
     first, second = verdict["summaries"]
     assert set(table) == {key for key in first["metrics"] if not key.endswith(".n")}
     for key, cells in table.items():
@@ -165,16 +215,16 @@ def test_every_metric_of_every_run_is_shown_with_its_deviation(verdict, text):
             assert cell == f"{expected['mean']:.2f} ± {expected['std']:.2f}"
 
 
-def test_every_run_is_shown_with_seeds_code_and_the_verdict_on_its_paper(text, cells):
+def test_every_run_is_on_the_page_with_seeds_code_and_the_verdict_on_its_paper(page, cells):
     code = {run: cells[run][0].metrics["code"] for run in RUNS}
-    assert rows(text, "Runs") == [
+    assert grid(page, ["run", "label"]) == [
         ["ce", "CE", "0 1 2", code["ce"], "91.25 (clt.accuracy.all, table 2)", "pass", "other size"],
         ["logit_adjust", "-", "0 1 2", code["logit_adjust"], "-", "unreported", "nobody reports it"],
     ]
 
 
-def test_every_claim_is_shown_with_difference_and_verdict(verdict, text):
-    ((claim, metric, difference, error, n, answer, recipes, source),) = rows(text, "What the papers claim of the order")
+def test_every_claim_is_on_the_page_with_difference_and_verdict(verdict, page):
+    ((claim, metric, difference, error, n, answer, recipes, source),) = grid(page, ["claim"])
     (expected,) = check_claims(CLAIMS, verdict["summaries"])
     assert (claim, metric, n, source) == ("logit_adjust > ce", "glt.accuracy.few", "3", "a paper")
     assert recipes == "equal"
@@ -182,20 +232,9 @@ def test_every_claim_is_shown_with_difference_and_verdict(verdict, text):
     assert answer == expected["verdict"] == "does not hold"
 
 
-def test_a_claim_says_how_the_recipes_of_its_runs_differ(verdict, validation):
-    told = Claims((CLAIMS.root[0].model_copy(update={"recipes": "weight decay"}),))
-    text = render_markdown(verdict, validation[0], check_claims(told, verdict["summaries"]), [])
-    assert rows(text, "What the papers claim of the order")[0][6] == "weight decay"
-
-
-def test_without_claims_the_report_has_no_section_on_claims(verdict, text_of):
-    assert "claim" not in text_of(verdict)
-
-
 def test_a_single_seed_has_no_deviation_to_show(cell, judged, accepted, text_of):
     text = text_of(judged(accepted, summarise(PAPER, cell("ce", 0).metrics)))
     assert all(row[6] == "-" for row in rows(text, "Gate"))
-    assert all(row[1].endswith(" ± -") for row in rows(text, "Every metric"))
 
 
 def test_the_size_of_the_data_and_their_validation_are_named(text, manifest, validation):
@@ -204,41 +243,213 @@ def test_the_size_of_the_data_and_their_validation_are_named(text, manifest, val
 
 
 @pytest.mark.parametrize("fact", ["cell", "recipe", "code", "data"])
-@pytest.mark.parametrize(("part", "what"), [(4, "the details"), (10, "the training log")])
-def test_details_and_logs_of_another_cell_are_refused(verdict, validation, shown, part, what, fact):
-    """Parts 4 and 10 are of logit_adjust, seed 1."""
-    stale = shown[part].assign(**{fact: "other"}) if what == "the training log" else shown[part] | {fact: "other"}
+@pytest.mark.parametrize(
+    ("part", "what"), [(4, "the details"), (10, "the training log"), (16, "the table of predictions")]
+)
+def test_parts_of_another_cell_are_refused(verdict, make, shown, part, what, fact):
+    """Parts 4, 10 and 16 are of logit_adjust, seed 1."""
+    if what == "the details":
+        stale = shown[part] | {fact: "other"}
+    elif what == "the training log":
+        stale = shown[part].assign(**{fact: "other"})
+    else:
+        stale = shown[part].copy()
+        stale.attrs = {"facts": shown[part].attrs["facts"] | {fact: "other"}}
     with pytest.raises(Refused, match=rf"{what} of digits_glt\.logit_adjust\.s1 is of another state: {fact} is other,"):
-        report(verdict, validation[0], CLAIMS, *shown[:part], stale, *shown[part + 1 :])
+        make(verdict, *shown[:part], stale, *shown[part + 1 :])
 
 
-def test_each_figure_is_a_png_and_is_shown(written, text):
-    figures = set(written) - {"report.md"}
-    assert figures == {"groups.png", "classes.png", "confusion.png", "reliability.png", "training.png"}
+def test_each_figure_of_the_text_is_a_png(written, text):
+    figures = set(written) - {"report.md", "report.html"}
+    assert figures == {"groups.png", "classes.png"}
     assert set(re.findall(r"!\[.*?\]\((.*?)\)", text)) == figures
     for figure in figures:
         assert written[figure].startswith(b"\x89PNG\r\n\x1a\n")
         assert len(written[figure]) > 5000
 
 
-def test_the_same_numbers_give_the_same_bytes(written, verdict, validation, shown):
-    assert report(verdict, validation[0], CLAIMS, *shown) == written
+def test_the_text_is_short_and_names_the_page(text):
+    assert "report.html" in text and "## Every metric" not in text
+    assert len(text.splitlines()) < 70
 
 
-def test_runs_of_different_protocols_and_a_run_that_trains_nothing_share_one_report(cell, judged, validation, written):
+def test_the_same_numbers_give_the_same_bytes(written, verdict, make, shown):
+    assert make(verdict, *shown) == written
+
+
+def test_runs_of_different_protocols_and_a_run_that_trains_nothing_share_one_report(cell, judged, make):
     glt, alt = cell("ce", 0), cell("balanced", 0)
     summaries = [summarise(PAPER, glt.metrics), summarise(Reported(why="nobody reports it"), alt.metrics)]
     verdict = judged(None, *summaries, against="nothing")
     empty = alt.log.iloc[:1].drop(columns=["loss", "val_accuracy"])
-    files = report(verdict, validation[0], Claims(), glt.details, alt.details, glt.log, empty)
-    table = {key: cells for key, *cells in rows(files["report.md"].decode(), "Every metric")}
-    assert table["alt.accuracy.all"][0] == "-"
-    assert table["glt.accuracy.all"][1] == "-"
-    assert set(files) == set(written)
-    assert all(files[name] != written[name] for name in files)
+    shown = parts(glt, alt._replace(log=empty))
+    page = ElementTree.fromstring(make(verdict, *shown, claims=Claims(), accepted=None)["report.html"])
+    assert {run: values for run, _, *values in grid(page, ["run", "n"])}["balanced"][:2] == ["-", "-"]
+    assert "judges nothing" in said(page.find(".//h1"))
 
 
-def test_a_validation_of_another_manifest_is_refused(verdict, validation, shown):
+def test_a_validation_of_another_manifest_is_refused(verdict, make, validation, shown):
     other = validation[0] | {"manifest": "0" * 16}
     with pytest.raises(Refused, match="the validation is of manifest 0000000000000000, the cells are of "):
-        report(verdict, other, CLAIMS, *shown)
+        make(verdict, *shown, validation=other)
+
+
+def test_the_page_begins_with_the_verdict_and_every_reason_to_fail(page, verdict):
+    first = page.find("body/main")[0]
+    assert said(first.find("h1")) == "digits_glt: the gate FAILS" and first.get("class") == "verdict bad"
+    assert [said(line) for line in first.iter("li")] == verdict["failed"]
+
+
+def test_the_headline_table_has_every_number_and_what_fails_is_on_top(page, verdict):
+    table = grid(page, ["run", "metric", "reported"])
+    assert len(table) == len(verdict["rows"])
+    kinds = [row[-1] for row in table]
+    assert kinds == sorted(kinds, key=lambda kind: kind == "pass") and kinds[0] == "regressed"
+    for row in verdict["rows"]:
+        numbers = [f"{row[key]:.2f}" for key in ("accepted", "mean", "std", "margin", "sees")]
+        (line,) = [line for line in table if line[:2] == [row["run"], row["metric"]]]
+        assert [line[column] for column in (3, 5, 7, 9, 10)] == numbers and line[4] == line[6] == "3"
+
+
+def test_the_page_asks_for_nothing_from_a_network(page):
+    addresses = [node.get(key) for node in page.iter() for key in ("src", "href") if node.get(key)]
+    assert len(addresses) > 20
+    assert {address.split(",")[0].split(";")[0] for address in addresses if address[0] != "#"} == {
+        "data:",
+        "data:image/svg+xml",
+        "data:image/png",
+    }
+    assert not list(page.iter("script")) and "url(" not in page.find("head/style").text
+
+
+def test_every_link_of_the_page_has_its_place_and_wide_tables_are_folded(page):
+    places = {node.get("id") for node in page.iter()}
+    assert {a.get("href")[1:] for a in page.iter("a")} <= places
+    folded = {said(d.find("summary")) for d in page.iter("details")}
+    assert any(line.startswith("Every metric (") for line in folded) and "Runs" in folded
+
+
+def test_the_model_is_recommended_by_validation_and_not_by_the_test_set(verdict, cells, manifest):
+    """In validation the second run is made perfect; on the test images it stays far worse."""
+    spoilt = [c.predictions.copy() for c in cells["logit_adjust"]]
+    for table, made in zip(spoilt, cells["logit_adjust"], strict=True):
+        table.loc[table["split"] == "val", "predicted"] = table["label"]
+        table.attrs = made.predictions.attrs
+    every = [c for run in RUNS for c in cells[run]]
+    details = [c.details for c in every]
+    tables = [*(c.predictions for c in cells["ce"]), *spoilt]
+    runs = group_cells(details, [c.log for c in every], tables)
+    advice = recommend(verdict, runs, headlines(details))
+    assert advice.selected and advice.run == "logit_adjust" and advice.scores["logit_adjust"].mean == 100
+    assert advice.sentences[0].startswith("Recommended: logit_adjust.")
+    assert "place 2 of 2" in advice.sentences[2] and "worse than accepted" in advice.sentences[3]
+    none = [pd.DataFrame(t[t["split"] != "val"]) for t in tables]
+    advice = recommend(verdict, group_cells(details, [c.log for c in every], none), headlines(details))
+    assert not advice.selected and advice.run == "ce"
+    assert advice.sentences[0].startswith("No model is recommended") and "does not select" in advice.sentences[1]
+
+
+def test_the_accepted_recall_of_each_class_is_that_of_the_accepted_cells(baseline, cell, manifest):
+    known = read_accepted(baseline, "digits_glt").runs["ce"]
+    found = accepted_recall(known, manifest[manifest["split"] == "test_gbl"], "test_gbl")
+    tables = [cell("ce", seed).details["protocols"]["glt"]["classes"] for seed in SEEDS]
+    assert found == pytest.approx(
+        {row[0]["label"]: sum(r["recall"] for r in row) / 3 for row in zip(*tables, strict=True)}
+    )
+
+
+def test_the_page_shows_classes_that_fell_and_mistakes_with_pictures(page, cells):
+    changes = grid(page, ["run", "class", "group"])
+    assert {row[0] for row in changes} == {"logit_adjust"}  # ce is as it was accepted
+    assert all(float(row[-1]) < -50 for row in changes) and len(changes) == 10
+    assert "10 fell" in said(page)
+    pixels = [img for img in page.iter("img") if img.get("class") == "pixels"]
+    assert len(pixels) > 12 and all(img.get("src").startswith("data:image/png") for img in pixels)
+
+
+def test_markup_in_the_name_of_a_class_is_text(verdict, shown, make):
+    evil = "<script>alert('$1')</script>"
+    spoilt = [{**d, "classes": [evil, *d["classes"][1:]]} for d in shown[:6]]
+    for detail in spoilt:
+        detail["protocols"] = {
+            name: p | {"classes": [row | {"class": evil} if row["label"] == 0 else row for row in p["classes"]]}
+            for name, p in detail["protocols"].items()
+        }
+    html = make(verdict, *spoilt, *shown[6:])["report.html"].decode()
+    assert "<script" not in html and "&lt;script&gt;" in html
+
+
+def test_a_group_without_images_is_absent(cell, judged, make):
+    """Without the group few in metrics, details and predictions the page has no column of it."""
+    made = cell("ce", 0)
+    glt = {"glt": made.metrics["protocols"]["glt"]}
+    metrics = made.metrics | {
+        "protocols": {p: {m: _without_few(v) for m, v in values.items()} for p, values in glt.items()}
+    }
+    verdict = judged(
+        None, summarise(PAPER.model_copy(update={"metric": "glt.accuracy.all"}), metrics), against="nothing"
+    )
+    details = made.details | {"protocols": {"glt": made.details["protocols"]["glt"]}}
+    page = ElementTree.fromstring(make(verdict, *parts(made._replace(details=details)))["report.html"])
+    heads = [[said(th) for th in table.iter("th")] for table in page.iter("table")]
+    assert ["run", "all", "many", "medium", "worst_class"] in heads
+    alts = [img.get("alt") for img in page.iter("img")]
+    assert "glt: accuracy of all, many, medium, mean and standard deviation over seeds" in alts
+
+
+def _without_few(value):
+    return {part: v for part, v in value.items() if part != "few"} if isinstance(value, dict) else value
+
+
+def test_many_classes_are_averaged_along_the_line_and_curves_keep_common_epochs(cells):
+    x, y = pool(pd.Series(range(100, 0, -1)).to_numpy(), pd.Series(range(100)).to_numpy(), 10)
+    assert x.tolist() == [5.5 + 10 * k for k in range(10)] and y[0] > y[-1] and len(y) == 10
+    logs = [c.log for c in cells["ce"]]
+    epochs, values = curve([*logs[:2], logs[2].iloc[1:]], "loss")
+    assert epochs.tolist() == [1] and values.tolist() == [[1.0], [1.0], [1.0]]
+
+
+PROBE = """<script>addEventListener("load", () => { const wide = document.documentElement.scrollWidth > innerWidth;
+const failed = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
+const back = getComputedStyle(document.body).backgroundColor;
+parent.document.body.dataset.probe = [innerWidth, wide, failed, back].join("|"); });</script></body>"""
+
+
+def browse(page, width, dark, tmp_path):
+    """What a real browser says of the page: its width, overflow, pictures that failed, background; and its console."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("needs Debian's package chromium")
+    # a frame of that width: a headless window is never narrower than 500 pixels
+    inner, outer = tmp_path / "inner.html", tmp_path / "outer.html"
+    opened = page.replace("<details>", '<details open="open">')
+    inner.write_text(opened.replace("</body>", PROBE))
+    outer.write_text(
+        '<head><meta name="color-scheme" content="light dark"></head><body>'
+        f'<iframe src="inner.html" width="{width}" height="900" style="border:0"></iframe></body>'
+    )
+    command = [
+        *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"),
+        *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1600,1000", "--enable-logging=stderr", "--v=0"),
+        *(f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=5000", "--dump-dom"),
+    ]
+    environment = os.environ | {"HOME": str(tmp_path)}
+    done = subprocess.run([*command, outer.as_uri()], capture_output=True, text=True, timeout=300, env=environment)
+    found = re.search(r'data-probe="([^"]+)"', done.stdout)
+    assert found, done.stderr[-2000:]
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return found.group(1).split("|"), console
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_browser_shows_the_whole_page_without_overflow_and_errors(written, tmp_path, width, dark):
+    (shown, wide, failed, back), console = browse(written["report.html"].decode(), width, dark, tmp_path)
+    assert (shown, wide, failed, console) == (str(width), "false", "0", [])
+    assert back == ("rgb(23, 24, 26)" if dark else "rgb(255, 255, 255)")
+
+
+def test_the_browser_notices_what_is_too_wide(tmp_path):
+    page = '<html><body><div style="width:900px">wide</div><img src="data:image/png;base64,eA=="/></body></html>'
+    (_, wide, failed, _), _ = browse(page, 400, False, tmp_path)
+    assert (wide, failed) == ("true", "1")

@@ -1,0 +1,121 @@
+"""Which model to take, and why: by the validation images. The test set describes the models and never selects one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ltpipe.evaluation.headline import Headline, rank
+from ltpipe.evaluation.metrics import parse_path
+from ltpipe.evaluation.report.cells import Cells, measured_runs
+from ltpipe.storage.manifest import role_of
+from ltpipe.storage.table import Table
+
+
+class Score(NamedTuple):
+    """Recall on the validation images, mean over classes, in percent: seed -> value; and the number of images."""
+
+    by_seed: dict[int, float]
+    images: int
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(list(self.by_seed.values())))
+
+    @property
+    def std(self) -> float | None:
+        """The standard deviation over seeds; None for a single one."""
+        return float(np.std(list(self.by_seed.values()), ddof=1)) if len(self.by_seed) > 1 else None
+
+
+class Advice(NamedTuple):
+    """The run that is shown in detail, the sentences that say why, and the validation scores, best first."""
+
+    run: str
+    selected: bool  # by validation; else it is only the first of the ranking
+    sentences: list[str]
+    scores: dict[str, Score]
+
+
+def validation_score(predictions: Sequence[Table]) -> Score | None:
+    """Return the score of one run from the predictions of its seeds; None if there are no validation images."""
+    by_seed, images = {}, 0
+    for table in predictions:
+        rows = table[[role_of(split) == "val" for split in table["split"].astype(str)]]
+        if rows.empty:
+            return None
+        hits = (rows["label"] == rows["predicted"]).groupby(rows["label"].to_numpy()).mean()
+        by_seed[int(table.attrs["facts"]["seed"])], images = 100 * float(hits.mean()), len(rows)
+    return Score(by_seed, images)
+
+
+def main_headline(primary: str, shown: Sequence[Headline]) -> Headline:
+    """Return the headline of the protocol of the gate's primary metric; the first one if no run is measured by it."""
+    protocol = parse_path(primary).protocol
+    return next((headline for headline in shown if headline.protocol == protocol), shown[0])
+
+
+def recommend(verdict: Mapping[str, Any], runs: Mapping[str, Cells], shown: Sequence[Headline]) -> Advice:
+    """Return the advice among the runs of the main protocol."""
+    headline = main_headline(verdict["primary"], shown)
+    ranked = rank(verdict["summaries"], headline)
+    found = {run: validation_score(runs[run].predictions) for run in measured_runs(runs, headline.protocol)}
+    scores = {run: score for run, score in found.items() if score is not None}
+    if len(scores) < len(found):
+        return Advice(ranked[0]["run"], False, _describe_ranking(ranked, headline), {})
+    scores = dict(sorted(scores.items(), key=lambda item: -item[1].mean))
+    best = next(iter(scores))
+    sentences = [*_describe_choice(best, scores), *_describe_test(best, ranked, headline), *_warn(best, verdict)]
+    return Advice(best, True, sentences, scores)
+
+
+def _describe_ranking(ranked: Sequence[Mapping[str, Any]], headline: Headline) -> list[str]:
+    first = ranked[0]["run"]
+    return [
+        "No model is recommended: the data have no validation images, and the test set never selects.",
+        f"{first} has the highest {headline.path} ({_value(ranked[0]['metrics'][headline.path])}). This describes the "
+        "test images; it does not select a model.",
+    ]
+
+
+def _value(spread: Mapping[str, Any]) -> str:
+    return f"{spread['mean']:.2f}" + (f" ± {spread['std']:.2f}" if spread["std"] is not None else "")
+
+
+def _describe_choice(best: str, scores: Mapping[str, Score]) -> list[str]:
+    """Return why the best one is taken, and which others the validation cannot tell from it."""
+    score = scores[best]
+    n = len(score.by_seed)
+    number = _value({"mean": score.mean, "std": score.std})
+    lines = [
+        f"Recommended: {best}. It has the highest recall (mean over classes) on the {score.images} validation images: "
+        f"{number} %, {n} seed{'s' * (n > 1)}. The test set took no part in this choice."
+    ]
+    if len(scores) == 1:
+        return [f"{best} is the only run, so there is nothing to choose."]
+    close = [run for run in scores if run != best and not is_clear(score, scores[run])]
+    if close:
+        lines.append(f"The validation images do not separate it from {', '.join(close)}: a cheaper one may do as well.")
+    else:
+        lines.append("Its lead over every other run is larger than two standard errors.")
+    return lines
+
+
+def is_clear(better: Score, other: Score) -> bool:
+    """Tell whether the mean difference over the common seeds is larger than two standard errors."""
+    shared = sorted(set(better.by_seed) & set(other.by_seed))
+    pairs = np.array([better.by_seed[seed] - other.by_seed[seed] for seed in shared])
+    return len(pairs) > 1 and bool(pairs.mean() > 2 * pairs.std(ddof=1) / np.sqrt(len(pairs)))
+
+
+def _describe_test(best: str, ranked: Sequence[Mapping[str, Any]], headline: Headline) -> list[str]:
+    names = [summary["run"] for summary in ranked]
+    value = _value(ranked[names.index(best)]["metrics"][headline.path])
+    return [f"On the test images it has {headline.path} {value} %, place {names.index(best) + 1} of {len(names)}."]
+
+
+def _warn(best: str, verdict: Mapping[str, Any]) -> list[str]:
+    """Return a warning if the gate does not let the recommended run pass."""
+    failed = [row["metric"] for row in verdict["rows"] if row["run"] == best and row["verdict"] == "regressed"]
+    return [f"But the gate found it worse than accepted in {', '.join(failed)}: find out why first."] if failed else []
