@@ -7,6 +7,7 @@ import click
 # verb -> what --help says of it; the command is `command` in the module ltpipe.<verb>
 VERBS = {
     "accept": "Accept the measured numbers of a benchmark as its baseline.",
+    "compare": "Compare two models on one split, picture by picture.",
     "generate": "Write every generated file (dvc.yaml, docs); --check says which are stale.",
     "init": "Look at a folder of your own images, and write a benchmark for it.",
     "predict": "Predict the class of images by an exported model.",
