@@ -1,6 +1,7 @@
 """`ltpipe VERB`: one command; a verb's module is imported only when the verb is used."""
 
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -28,6 +29,20 @@ class Verbs(click.Group):
             return None
         command: click.Command = import_module(f"ltpipe.{name}").command
         return command
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a verb. One whose packages are not installed, as in the serving image, says so in one message."""
+        try:
+            return super().invoke(context)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in ("", "ltpipe"):
+                raise
+            refused = click.ClickException(
+                f"this needs the package {error.name}, which is not installed here; "
+                "the serving image holds what `ltpipe predict` and `ltpipe latency` need"
+            )
+            refused.exit_code = 2
+            raise refused from error
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs without importing them."""
