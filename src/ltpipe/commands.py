@@ -11,9 +11,16 @@ VERBS = {
     "compare": "Compare two models on one split, picture by picture.",
     "generate": "Write every generated file (dvc.yaml, docs); --check says which are stale.",
     "init": "Look at a folder of your own images, and write a benchmark for it.",
+    "latency": "Time an exported model beside a fixed network.",
     "predict": "Predict the class of images by an exported model.",
     "train": "Train runs of a benchmark without Kedro and DVC, on a GPU if there is one.",
 }
+
+
+class Missing(click.ClickException):
+    """A package is not installed. Not ltpipe.config.spec.Refused: --help imports no pydantic."""
+
+    exit_code = 2
 
 
 class Verbs(click.Group):
@@ -37,12 +44,10 @@ class Verbs(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] in ("", "ltpipe"):
                 raise
-            refused = click.ClickException(
+            raise Missing(
                 f"this needs the package {error.name}, which is not installed here; "
                 "the serving image holds what `ltpipe predict` and `ltpipe latency` need"
-            )
-            refused.exit_code = 2
-            raise refused from error
+            ) from error
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs without importing them."""
