@@ -35,7 +35,38 @@ RUN sed -n -e 's/^source_dir = .*/source_dir = "."/' -e '/^\[tool\.kedro\]/,/^$/
     && grep -qx 'source_dir = "."' /app/pyproject.toml \
     && chmod -R go=rX /app
 
-# ---- runtime
+# ---- serve-deps: install what predicting needs into /opt/venv: no torch, no CUDA, no Kedro, no DVC
+FROM uv AS serve-deps
+RUN --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=bind,source=requirements.serve.lock,target=/build/requirements.serve.lock \
+    uv venv /opt/venv \
+    && uv pip sync --python /opt/venv/bin/python --require-hashes /build/requirements.serve.lock
+
+# ---- serve: `docker build --target serve`; predicts with a mounted model, and nothing else
+FROM ${PYTHON_IMAGE} AS serve
+ARG APP_UID=10001
+ARG APP_GID=10001
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tini \
+    && apt-get clean \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid "${APP_GID}" app \
+    && useradd --no-log-init --no-create-home --home-dir /tmp --uid "${APP_UID}" --gid "${APP_GID}" app
+COPY --link --from=serve-deps /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    HOME=/tmp
+RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
+    --mount=type=bind,from=uv,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
+    uv pip install --python /opt/venv/bin/python --no-cache --no-index --no-deps /dist/*.whl \
+    && python -m compileall -q /opt/venv/lib/python3*/site-packages/ltpipe
+USER ${APP_UID}:${APP_GID}
+ENTRYPOINT ["/usr/bin/tini", "--", "ltpipe"]
+CMD ["predict", "--help"]
+
+# ---- runtime: the last stage is what `docker build` without --target makes
 FROM ${PYTHON_IMAGE} AS runtime
 ARG APP_UID=10001
 ARG APP_GID=10001

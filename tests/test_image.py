@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from test_predict import COLOURS, build, facts, paint
 
 ROOT = Path(__file__).parents[1]
 TAG = "ltpipe:test"
 HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 
 
-def locked() -> list[tuple[Requirement, str]]:
-    """Every requirement of requirements.lock with its hashes, as text."""
-    text = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+def locked(name: str = "requirements.lock") -> list[tuple[Requirement, str]]:
+    """Every requirement of a lock with its hashes, as text."""
+    text = (ROOT / name).read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return [(Requirement(line.partition("--hash")[0].strip()), line.partition("--hash")[2]) for line in lines]
 
@@ -67,12 +68,35 @@ def test_the_lock_leaves_out_telemetry_and_what_only_tests_need():
     assert not names & {"kedro-telemetry", "pytest", "mypy", "ruff"}
 
 
+def test_the_serving_lock_is_the_group_serve_in_the_versions_of_the_whole_lock():
+    """So a served model runs on what it was measured with; onnxruntime is the same release without CUDA."""
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["serve"]
+    served = {requirement.name: requirement for requirement, _ in locked("requirements.serve.lock")}
+    assert {Requirement(wanted).name for wanted in group} <= set(served)
+    assert not set(served) & {"torch", "kedro", "dvc", "onnxruntime-gpu", "pandas", "pyarrow", "scipy"}
+    whole = {str(requirement.specifier) for requirement, _ in locked() if requirement.name.startswith("onnxruntime")}
+    assert str(served["onnxruntime"].specifier) in whole
+    versions = {(requirement.name, str(requirement.specifier)) for requirement, _ in locked()}
+    other = {(name, str(of.specifier)) for name, of in served.items() if name != "onnxruntime"} - versions
+    assert not other, "renew requirements.serve.lock, docs/docker.md says how"
+    for requirement, hashes in locked("requirements.serve.lock"):
+        assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)) and re.match(r"=sha256:[0-9a-f]{64}", hashes)
+
+
+def test_the_serving_group_allows_what_the_project_allows():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = {Requirement(line).name: Requirement(line) for line in pyproject["project"]["dependencies"]}
+    for wanted in map(Requirement, pyproject["dependency-groups"]["serve"]):
+        assert wanted.specifier == project[wanted.name].specifier, wanted.name
+
+
 def test_dockerignore_is_an_allow_list_without_data_and_repository():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
-    assert allowed == {"pyproject.toml", "requirements.lock", "README.md", "LICENSE", "src", "pipelines", "conf"}
+    locks = {"requirements.lock", "requirements.serve.lock"}
+    assert allowed == locks | {"pyproject.toml", "README.md", "LICENSE", "src", "pipelines", "conf"}
     assert rules.index("conf/local") > rules.index("!conf")
 
 
@@ -104,6 +128,22 @@ def test_the_dockerfile_needs_a_registry_only_for_its_base_image():
     sources = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
     stages = {rest.split()[-1] for name, rest in instructions() if name == "FROM"}
     assert {source for source in sources if source not in stages} == {"docker.io/library/python:3.11-slim-bookworm"}
+
+
+def stage(name: str) -> list[tuple[str, str]]:
+    """The instructions of one stage."""
+    found, inside = [], False
+    for instruction, rest in instructions():
+        inside = rest.split()[-1] == name if instruction == "FROM" else inside
+        found += [(instruction, rest)] * inside
+    return found
+
+
+def test_the_serving_stage_runs_ltpipe_as_a_numeric_user_and_the_default_stage_is_the_other():
+    serving = dict(stage("serve"))
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", serving["USER"])
+    assert json.loads(serving["ENTRYPOINT"])[-1] == "ltpipe" and "ORT_DISABLE_TELEMETRY=1" in serving["ENV"]
+    assert [rest for name, rest in instructions() if name == "FROM"][-1].endswith(" AS runtime")
 
 
 def docker(*arguments: str, timeout: int = 1800) -> subprocess.CompletedProcess[str]:
@@ -192,3 +232,65 @@ def test_the_image_holds_the_installed_project_and_nothing_else_of_the_repositor
     code = "import ltpipe, pipelines; print(ltpipe.__file__, pipelines.__file__)"
     paths = docker("run", "--rm", image, "python", "-c", code).stdout.split()
     assert len(paths) == 2 and all("/site-packages/" in path for path in paths)
+
+
+SERVE = "ltpipe-serve:test"
+ALONE = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none"]
+
+
+@pytest.fixture(scope="module")
+def serving():
+    if shutil.which("docker") is None or docker("version").returncode != 0:
+        pytest.skip("no Docker engine answers: the serving image is not built")
+    built = docker("build", "--target", "serve", "--tag", SERVE, str(ROOT), timeout=3000)
+    assert built.returncode == 0, built.stderr[-4000:]
+    yield SERVE
+    docker("image", "rm", SERVE)
+
+
+@pytest.fixture
+def served(serving, tmp_path):
+    """The end of a `docker run`: a volume with a model and pictures. They are copied: the engine may be elsewhere."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    tmp_path.chmod(0o755)  # pytest's folder is for its owner alone
+    (tmp_path / "model.onnx").write_bytes(build(facts()))
+    for colour in COLOURS:
+        paint(colour, (9, 7)).save(photos / f"{colour}.png")
+    volume = docker("volume", "create").stdout.strip()
+    name = docker("create", "-v", f"{volume}:/in", serving).stdout.strip()
+    assert docker("cp", f"{tmp_path}/.", f"{name}:/in").returncode == 0
+    yield ["-v", f"{volume}:/in:ro", serving]
+    docker("rm", "--force", name)
+    docker("volume", "rm", "--force", volume)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5000)
+def test_the_serving_image_is_below_500_mb_and_holds_no_framework(serving):
+    assert int(docker("image", "inspect", serving, "--format", "{{.Size}}").stdout) < 500_000_000
+    code = "import importlib.util as u; print([n for n in ('torch', 'kedro', 'dvc', 'pandas') if u.find_spec(n)])"
+    assert docker("run", "--rm", "--entrypoint", "python", serving, "-c", code).stdout == "[]\n"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5000)
+@pytest.mark.parametrize("user", ["10001:10001", "4242:4242"])
+def test_the_serving_image_predicts_read_only_and_offline_for_any_user(served, user):
+    done = docker("run", "--rm", *ALONE, "--user", user, *served, "predict", "/in/model.onnx", "/in/photos")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(",")[2] for line in done.stdout.splitlines()[1:]] == sorted(COLOURS)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5000)
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["train"], "needs the package "),
+        (["predict", "/in/model.onnx", "/in/photos", "--out", "/tmp/x.parquet"], "pyarrow"),
+    ],
+)
+def test_what_the_serving_image_lacks_is_said_in_one_message(served, arguments, missing):
+    done = docker("run", "--rm", *ALONE, *served, *arguments)
+    assert done.returncode == 2 and missing in done.stderr and "Traceback" not in done.stderr

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,26 @@ def test_predict_help_loads_neither_torch_nor_great_expectations():
     code = "from click.testing import CliRunner\nfrom ltpipe.predict import command as main\n"
     code += "assert CliRunner().invoke(main, ['--help']).exit_code == 0"
     assert not loaded(code) & {"torch", "great_expectations", "onnxruntime", "pandas", "kedro"}
+
+
+def test_predicting_needs_only_the_packages_of_the_serving_image():
+    third = packages_distributions()
+    names = loaded("import ltpipe.predict, onnxruntime, PIL.Image, tqdm") & set(third)
+    owners = {owner.lower().replace("_", "-") for name in names for owner in third[name]}
+    lock = (ROOT / "requirements.serve.lock").read_text()
+    served = {line.partition("==")[0] for line in lock.splitlines() if "==" in line}
+    # the CUDA build of onnxruntime is here what the CPU build is there
+    assert {"numpy", "pydantic"} <= owners <= served | {"ltpipe", "onnxruntime-gpu"} | INTERPRETER
+
+
+INTERPRETER = {"setuptools"}  # its .pth files are run at every start of Python, where it is installed
+
+
+def test_a_verb_whose_package_is_missing_says_so_in_one_message():
+    code = "import sys; sys.modules['numpy'] = None\nfrom ltpipe.commands import main\nmain(['predict', '--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "needs the package numpy, which is not installed here" in done.stderr
 
 
 def test_pipelines_hold_wiring_only():

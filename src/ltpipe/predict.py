@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -264,6 +265,10 @@ def _check_ending(out: Path | None) -> str:
         return ".csv"
     if (ending := out.suffix.lower()) not in ENDINGS:
         raise Refused(f"--out {show(out)}: the ending chooses the format; valid endings: {', '.join(ENDINGS)}")
+    if ending == ".parquet" and find_spec("pyarrow") is None:  # said now, not after the last image
+        raise Refused(
+            f"--out {show(out)}: parquet needs the package pyarrow, which is not installed; take .csv or .jsonl"
+        )
     return ending
 
 
