@@ -57,6 +57,46 @@ class Projection:
                 stages["-".join([stage, *where.split(".")])] = self.stage(stage, where, part)
         return stages
 
+    def plots(self) -> list[dict[str, Any]]:
+        """Return the plots of all runs: one for training, and two for each protocol."""
+        trained = [run for run, row in self.spec.runs.items() if row.train.start_from is None]
+        # the others have a short training of their own, or none
+        found = [self.plot("validation", "training", ("epoch", "macro recall on validation (%)"), sorted(trained))]
+        for protocol, splits in self.spec.evaluate.protocols.items():
+            runs = [run for run, row in self.spec.runs.items() if row.train.split == splits.train]
+            columns = sorted(f"{protocol}.{run}" for run in runs)
+            of = f"{protocol}: "
+            if columns:
+                found.append(self.plot(f"{of}recall", "recall", ("train_images", "recall of classes (%)"), columns))
+                axes = ("confidence", "accuracy (%)")
+                found.append(self.plot(f"{of}reliability", "reliability", axes, columns))
+        return found
+
+    def plot(self, title: str, table: str, axes: tuple[str, str], columns: list[str]) -> dict[str, Any]:
+        """Return one plot with a line for each column of a table. axes: the column on the x axis, a label for y.
+
+        .dvc/plots/runs.json draws it: a colour for each run, and no point where a table is empty.
+        """
+        x, label = axes
+        words = {"train_images": "training images of the class", "confidence": "confidence (%)"}
+        lines = {
+            "template": "runs",
+            "x": x,
+            "y": {self.file(f"{self.name}.{table}"): columns},
+            "x_label": words.get(x, x),
+        }
+        return {f"{self.name} {title}": lines | {"y_label": label, "title": f"{self.name}, {title}, mean over seeds"}}
+
+    def artifacts(self) -> dict[str, Any]:
+        """Return the models for DVC's registry: of each run the exported one of its first seed."""
+        found = {}
+        for run in self.spec.runs:
+            seed = self.spec.seeds_of(run)[0]
+            described = {"type": "model", "desc": f"{run} of {self.name}, seed {seed}, as ONNX", "labels": [self.name]}
+            name = f"{self.name}-{run}".replace("_", "-").lower()  # DVC allows no other sign
+            found[name] = {"path": self.file(f"{self.name}.{run}.{seed}.onnx"), **described}
+        return found
+
     def namespace(self, stage: str, node: Node) -> str:
         """Return the namespace that the node's stage runs: the benchmark, a cell, or a run with all of its cells."""
         if stage not in OF_A_CELL:
@@ -167,6 +207,10 @@ def fold(paths: Iterable[str], root: Path) -> list[str]:
 class Dumper(yaml.SafeDumper):
     """Block style, but for short lists, mappings in lists, and lists of very many paths."""
 
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write a list again where it occurs again."""
+        return True
+
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
         """Write a list that is short enough in one line, a mapping in a line of its own, many paths in full lines."""
         short = len(sequence) == 1 or len(", ".join(map(str, sequence))) < WIDTH
@@ -188,16 +232,27 @@ def text(name: str, root: Path) -> str:
 
     with KedroSession.create(project_path=root) as session:
         catalog = session.load_context().catalog  # type: ignore[attr-defined]
-        stages = Projection(root, name, spec, registered[name], catalog).stages()
+        projection = Projection(root, name, spec, registered[name], catalog)
+        stages, views = projection.stages(), {"plots": projection.plots(), "artifacts": projection.artifacts()}
     if name != DEFAULT:
         stages = {key: {"wdir": "../../..", **stage} for key, stage in stages.items()}
+        views = from_folder_of_ledger(views)
     header = HEADER.format(name="" if name == DEFAULT else f" {name}")
-    return header + dump(stages)
+    return header + dump(stages, **views)
 
 
-def dump(stages: dict[str, Any]) -> str:
-    """Return stages, by name, as dvc.yaml lists them."""
-    content: str = yaml.dump({"stages": stages}, Dumper=Dumper, sort_keys=False, width=WIDTH)
+def from_folder_of_ledger(views: Any) -> Any:
+    """Return plots and artifacts with paths from pipelines/dvc/<benchmark>: unlike stages, they have no wdir."""
+    if isinstance(views, dict):
+        return {from_folder_of_ledger(key): from_folder_of_ledger(value) for key, value in views.items()}
+    if isinstance(views, list):
+        return [from_folder_of_ledger(entry) for entry in views]
+    return f"../../../{views}" if str(views).startswith("data/") else views
+
+
+def dump(stages: dict[str, Any], **views: Any) -> str:
+    """Return stages, by name, plots and artifacts, as dvc.yaml lists them."""
+    content: str = yaml.dump({"stages": stages, **views}, Dumper=Dumper, sort_keys=False, width=WIDTH)
     return content
 
 

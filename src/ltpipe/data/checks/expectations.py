@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from great_expectations.core.metric_domain_types import MetricDomainTypes
 from great_expectations.expectations.expectation import BatchExpectation
+from great_expectations.render import LegacyRendererType, RenderedStringTemplateContent
+from great_expectations.render.renderer.renderer import renderer
 
 from ltpipe.data.checks import rules
 
@@ -17,7 +19,8 @@ EXAMPLES = 10
 class _Rule(BatchExpectation):
     """An expectation about the manifest as a table. The result holds the number of violations and the first ones.
 
-    A subclass names a function of rules.py, and in `parameters` the fields that it passes to this function.
+    A subclass names a function of rules.py, and in `parameters` the fields that it passes to this function. Its
+    docstring is the sentence that the page shows; `stated` adds the numbers.
     """
 
     metric_dependencies: ClassVar[tuple[str, ...]] = ()
@@ -36,6 +39,31 @@ class _Rule(BatchExpectation):
         }
         return {"success": not violations, "result": result}
 
+    @classmethod
+    def stated(cls, kwargs: dict[str, Any]) -> str:
+        """Return what was stated for this rule, in words; kwargs: the fields."""
+        return ""
+
+    @classmethod
+    @renderer(renderer_type=LegacyRendererType.PRESCRIPTIVE)  # type: ignore[untyped-decorator]
+    def _prescriptive_renderer(cls, configuration: Any = None, **_: Any) -> list[RenderedStringTemplateContent]:  # type: ignore[override]
+        """Return the sentence of the page: without it great-expectations shows the arguments of the class."""
+        sentence = " ".join(filter(None, [str(cls.__doc__), cls.stated(configuration.kwargs)]))
+        template: dict[str, Any] = {"template": sentence.replace("$", "$$"), "params": {}}
+        return [RenderedStringTemplateContent(content_block_type="string_template", string_template=template)]
+
+
+def _listed(counts: dict[str, Any]) -> str:
+    """Return the numbers of each split, in words."""
+    return "; ".join(f"{split}: {_words(numbers)}" for split, numbers in counts.items()) + "."
+
+
+def _words(numbers: list[int] | dict[str, Any]) -> str:
+    if isinstance(numbers, dict):
+        return ", ".join(f"{name} {value}" for name, value in numbers.items())
+    first = ", ".join(map(str, numbers[:EXAMPLES])) + (", ..." if len(numbers) > EXAMPLES else "")
+    return f"{sum(numbers)} images ({first})"
+
 
 class ExpectFilesToExist(_Rule):
     """Every file exists and is not empty."""
@@ -53,6 +81,11 @@ class ExpectClassCountsToEqual(_Rule):
     rule = staticmethod(rules.class_counts)
     parameters = ("counts", "classes")
 
+    @classmethod
+    def stated(cls, kwargs: dict[str, Any]) -> str:
+        """Return the sizes of the classes."""
+        return _listed(kwargs["counts"])
+
 
 class ExpectEveryClassToHaveAnImage(_Rule):
     """Each class has an image in at least one split."""
@@ -69,14 +102,24 @@ class ExpectAttributeCountsToEqual(_Rule):
     rule = staticmethod(rules.attribute_counts)
     parameters = ("counts",)
 
+    @classmethod
+    def stated(cls, kwargs: dict[str, Any]) -> str:
+        """Return the sizes of the attribute ranks."""
+        return _listed(kwargs["counts"])
+
 
 class ExpectEveryRankInEveryClass(_Rule):
-    """Each class has an image of each attribute rank in each of `splits`."""
+    """Each class has an image of each attribute rank in each of the splits that are named."""
 
     splits: list[str]
     ranks: int
     rule = staticmethod(rules.every_rank)
     parameters = ("splits", "ranks")
+
+    @classmethod
+    def stated(cls, kwargs: dict[str, Any]) -> str:
+        """Return the splits and the ranks."""
+        return f"Splits: {', '.join(kwargs['splits']) or 'none'}; ranks: {kwargs['ranks']}."
 
 
 class ExpectRolesToBeDisjointBySource(_Rule):
@@ -86,7 +129,7 @@ class ExpectRolesToBeDisjointBySource(_Rule):
 
 
 class ExpectGroupsToFollowRule(_Rule):
-    """Each row has the group that the rule gives to its class, from the class sizes of `split` (or their sum)."""
+    """Each row has the group that the rule gives to its class, by the images of the class."""
 
     split: str | list[str]
     by: str
@@ -94,6 +137,12 @@ class ExpectGroupsToFollowRule(_Rule):
     medium: int
     rule = staticmethod(rules.groups_of)
     parameters = ("split", "by", "many", "medium")
+
+    @classmethod
+    def stated(cls, kwargs: dict[str, Any]) -> str:
+        """Return the rule."""
+        split = kwargs["split"] if isinstance(kwargs["split"], str) else " + ".join(kwargs["split"])
+        return f"Images of {split}; by {kwargs['by']}, many: {kwargs['many']}, medium: {kwargs['medium']}."
 
 
 class ExpectOneRolePerSplit(_Rule):
@@ -121,3 +170,8 @@ class ExpectCropsToBeSharp(_Rule):
     upsampled: float | Literal["whole"]
     rule = staticmethod(rules.sharp_crops)
     parameters = ("crops", "upsampled")
+
+    @classmethod
+    def stated(cls, kwargs: dict[str, Any]) -> str:
+        """Return the largest share."""
+        return f"Largest share: {kwargs['upsampled']}. Measured: {_listed(kwargs['crops'])}"
