@@ -28,8 +28,8 @@ def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
         for table in ("details", "log", "predictions")
     )
     data = [f"{name}.{part}" for part in ("manifest", "images", "accepted", "notice")]
-    blocks = [f"params:{name}.claims", f"params:{name}.evaluate"]
-    shown = [f"{name}.verdict", f"{name}.validation", *blocks, *data, *details, *logs, *predictions]
+    stated = [f"params:{name}.claims", f"params:{name}.evaluate"]
+    shown = [f"{name}.verdict", f"{name}.validation", *stated, *data, *details, *logs, *predictions]
     drawn = [f"{name}.{table}" for table in ("means", "training", "recall", "reliability")]
     return Pipeline(
         [
