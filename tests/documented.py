@@ -111,6 +111,21 @@ ELSEWHERE = {
     "uv run dvc exp run --name short -S conf/base/parameters/digits_glt.yml:digits_glt.schedule.epochs=30 "
     "report-digits_glt": (EXPERIMENT, '"dvc", "exp", "run", "--name", "short", "-S"'),
     "git restore . && uv run dvc checkout": (EXPERIMENT, '"dvc", "checkout"'),
+    "uv run ltpipe compare A B --split test_gbl --out compare.json": (
+        "tests/test_compare.py::test_a_model_is_compared_with_the_predictions_of_another",
+        '"--out", tmp_path / "out.json", "--split", "test"',
+    ),
+    "uv run ltpipe latency model.onnx --threads 1 --out latency.json --max-ratio 3": (
+        "tests/test_latency.py::test_the_result_states_provider_threads_size_and_both_batches",
+        '"--threads", 1, "--out"',
+    ),
+    "docker build --target serve -t ltpipe-serve .": ("tests/test_image.py", '"--target", "serve"'),
+    "docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges --network none "
+    '-v "$PWD/model.onnx:/model.onnx:ro" -v "$PWD/photos:/photos:ro" '
+    "ltpipe-serve predict /model.onnx /photos > predictions.csv": (
+        "tests/test_image.py::test_the_serving_image_predicts_read_only_and_offline_for_any_user",
+        '"predict", "/in/model.onnx", "/in/photos"',
+    ),
     "docker build -t ltpipe .": (IMAGE, 'docker("build", "--tag", TAG'),
     "docker run --rm ltpipe": (IMAGE, 'docker("run", "--rm"'),
     "docker run --rm -v ltpipe-data:/app/data ltpipe": (IMAGE, '"-v", f"{volume}:/app/data"'),
@@ -127,6 +142,8 @@ NOT_RUN = {
         "kedro run --params=...",
         "docker kill",
         "docker stop -t 120 NAME",
+        "docker run",
+        'ltpipe accept NAME --reason "..."',
     ],
     "it would run itself: a soak test runs the story above": ["uv run pytest -m soak"],
     "it serves until it is stopped": ["uv run --group docs mkdocs serve"],
@@ -152,9 +169,17 @@ NOT_RUN = {
         'docker run --rm -v "$PWD:/src" -w /src -e PYTHONPATH=/src/src:/src --user "$(id -u):$(id -g)" '
         "ltpipe dvc repro",
     ],
+    "it mounts a folder or a file of this machine; the same verbs run in the serving image by tests, or by hand": [
+        'docker run --rm --network none --user "$(id -u):$(id -g)" -v "$PWD:/in" ltpipe-serve predict /in/model.onnx '
+        "/in/photos --out /in/predictions.jsonl --resume",
+        'docker run --rm --read-only --network none -v "$PWD/model.onnx:/model.onnx:ro" ltpipe-serve latency '
+        "/model.onnx",
+    ],
     "it asks a package index for the newest versions, and rewrites the lock": [
+        "uv pip compile --group serve --universal --python-version 3.11 --constraint requirements.lock "
+        "--generate-hashes --no-emit-index-url --no-header -o requirements.serve.lock",
         "uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --generate-hashes "
-        "--no-emit-index-url --no-emit-package kedro-telemetry --no-header -o requirements.lock"
+        "--no-emit-index-url --no-emit-package kedro-telemetry --no-header -o requirements.lock",
     ],
     "it asks a registry": ["docker buildx imagetools inspect python:3.11-slim-bookworm"],
     "it deletes what the engine keeps for all": ["docker builder prune"],

@@ -238,6 +238,16 @@ def test_a_run_that_changes_results_deletes_the_verdict_that_the_old_ones_led_to
     assert names(tmp_path) == (["report", "report/report.md", "verdict.json"] if verdict_stays else [])
 
 
+def test_a_draw_that_is_killed_leaves_no_note_of_the_old_data(tmp_path, judged):
+    write_atomically(tmp_path / "identity.json", b"{}")
+    judged["b.data_identity"] = Json(str(tmp_path / "identity.json"))
+    draw = Node(lambda: None, None, "b.manifest", tags="split", name="draw", namespace="b")
+    note = Node(lambda manifest: None, "b.manifest", "b.data_identity", tags="split", name="identify", namespace="b")
+    StaleOutputs().before_pipeline_run(Pipeline([draw, note]), judged)
+    assert "identity.json" not in names(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:One or more dataset names contain '.' characters")
 def test_a_run_that_writes_the_report_of_a_verdict_keeps_the_verdict(tmp_path, judged):
     node = Node(lambda verdict: None, "b.verdict", "b.report", tags="report", name="report", namespace="b")
     StaleOutputs().before_pipeline_run(Pipeline([node]), judged)

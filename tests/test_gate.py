@@ -38,7 +38,7 @@ def test_a_pass_says_how_much_was_compared_and_what_would_be_caught(end):
 
 def test_a_pass_says_where_the_report_is(end, tmp_path, caplog):
     end()
-    assert f"report: {tmp_path}/report/report.md" in caplog.messages
+    assert f"report: {tmp_path}/report/report.html" in caplog.messages
 
 
 def test_changed_settings_are_said_in_the_end(end):
@@ -74,7 +74,7 @@ def test_without_a_baseline_the_gate_neither_passes_nor_fails(end, tmp_path):
         end(baseline=None)
     assert none.value.exit_code == 6
     assert "digits_glt has no accepted baseline yet" in none.value.message
-    assert f"{tmp_path / 'report'}/report.md" in none.value.message
+    assert f"{tmp_path / 'report'}/report.html" in none.value.message
     assert 'ltpipe accept digits_glt --reason "first baseline"' in none.value.message
 
 

@@ -177,6 +177,18 @@ def test_images_that_dvc_keeps_are_read_from_the_project(copy):
     assert repro(copy) == ["fetch-own", "split-own"]
 
 
+def test_images_that_dvc_imports_follow_their_address(copy):
+    shutil.copytree(copy / "pictures", copy.parent / "shelf")
+    assert call(copy, "dvc", "import-url", str(copy.parent / "shelf"), "imported").returncode == 0
+    write_benchmark(copy, Path("imported"))
+    assert "split-own" in repro(copy)
+    before = packed(copy, "ant/0.bmp")
+    draw_image(copy.parent / "shelf/ant/0.bmp", 997)
+    assert call(copy, "dvc", "update", "imported.dvc").returncode == 0
+    assert repro(copy) == ["fetch-own", "split-own"]
+    assert (packed(copy, "ant/0.bmp") != before).any()
+
+
 def test_generate_keeps_the_ledger_of_a_users_benchmark_current(copy):
     """Without a name, it looks at every dvc.yaml of pipelines/dvc."""
     path = copy / "conf/base/parameters/own.yml"

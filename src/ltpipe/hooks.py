@@ -310,7 +310,9 @@ class StaleOutputs:
         """Delete the verdicts and reports that the run makes, or that will not be of what it makes."""
         benchmarks = {str(node.namespace).split(".")[0] for node in pipeline.nodes if not node.tags & KEEP_THE_VERDICT}
         stale = {f"{benchmark}.{name}" for benchmark in benchmarks for name in ("verdict", "report")}
-        for name in sorted(stale - pipeline.inputs()):
+        # what the data are is written last: a run that is killed before leaves none, rather than that of the old ones
+        drawn = {name for name in pipeline.all_outputs() if name.endswith(".data_identity")}
+        for name in sorted((stale - pipeline.inputs()) | drawn):
             _delete(catalog.get(name))
 
     @hook_impl

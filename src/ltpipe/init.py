@@ -325,7 +325,7 @@ def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
     return [
         "go on with (after `uv run`, where the environment is not active):",
         f"  kedro run --pipeline={name}  # trains and measures; {outcome}",
-        f'  ltpipe accept {name} --reason "{reason}"  # if data/08_reporting/{name}/report/report.md is right',
+        f'  ltpipe accept {name} --reason "{reason}"  # if data/08_reporting/{name}/report/report.html is right',
         f"  kedro run --pipeline={name} --tags=report,gate  # exit 0: the gate passes",
         f"  ltpipe predict {model} {picture}",
         f"  ltpipe generate && ltpipe generate {name}  # docs/benchmarks.md and a ledger, then: dvc repro -R {ledger}",

@@ -40,7 +40,7 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
     if verdict["baseline"] == "none" and len(verdict["failed"]) == 1:  # the one reason is that there is none
         raise NoBaseline(
             f"{name} has no accepted baseline yet: the numbers are measured, and nothing was compared. Look at "
-            f'{report}/report.md; if they are right, type: ltpipe accept {name} --reason "first baseline"; then run '
+            f'{report}/report.html; if they are right, type: ltpipe accept {name} --reason "first baseline"; then run '
             "this command again"
         )
     if not verdict["passes"]:
@@ -49,7 +49,7 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
         raise GateFailed(
             f"gate failed: {number} reason{'s' * (number != 1)}:\n{lines}{_settings(verdict)}\nreport: {report}"
         )
-    log.info("report: %s/report.md", report)
+    log.info("report: %s/report.html", report)
     log.info("%s", last_line(name, verdict))
 
 
