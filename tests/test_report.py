@@ -343,6 +343,12 @@ def test_the_model_is_recommended_by_validation_and_not_by_the_test_set(verdict,
     assert advice.selected and advice.run == "logit_adjust" and advice.scores["logit_adjust"].mean == 100
     assert advice.sentences[0].startswith("Recommended: logit_adjust.")
     assert "place 2 of 2" in advice.sentences[2] and "worse than accepted" in advice.sentences[3]
+    assert not any("too good" in line for line in advice.sentences)
+    for table in tables[len(cells["ce"]) :]:
+        facts = table.attrs["facts"]
+        table.attrs = {"facts": facts | {"method": {"tau": 0.7, "tau_macro_recall": 1.0}}}
+    advice = recommend(verdict, group_cells(details, [c.log for c in every], tables), headlines(details))
+    assert "so the scores of logit_adjust are a little too good" in advice.sentences[2]
     none = [pd.DataFrame(t[t["split"] != "val"]) for t in tables]
     advice = recommend(verdict, group_cells(details, [c.log for c in every], none), headlines(details))
     assert not advice.selected and advice.run == "ce"

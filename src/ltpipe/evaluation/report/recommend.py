@@ -66,7 +66,9 @@ def recommend(verdict: Mapping[str, Any], runs: Mapping[str, Cells], shown: Sequ
         return Advice(ranked[0]["run"], False, _describe_ranking(ranked, headline), {})
     scores = dict(sorted(scores.items(), key=lambda item: -item[1].mean))
     best = next(iter(scores))
-    sentences = [*_describe_choice(best, scores), *_describe_test(best, ranked, headline), *_warn(best, verdict)]
+    fitted = [run for run in scores if any(_chose_there(table) for table in runs[run].predictions)]
+    sentences = [*_describe_choice(best, scores), *_describe_fitted(fitted), *_describe_test(best, ranked, headline)]
+    sentences += _warn(best, verdict)
     return Advice(best, True, sentences, scores)
 
 
@@ -100,6 +102,17 @@ def _describe_choice(best: str, scores: Mapping[str, Score]) -> list[str]:
     else:
         lines.append("Its lead over every other run is larger than two standard errors.")
     return lines
+
+
+def _chose_there(predictions: Table) -> bool:
+    """Tell whether the run chose a parameter by its recall on the validation images (`ltpipe.mathematics.tau`)."""
+    return "tau_macro_recall" in predictions.attrs["facts"].get("method", {})
+
+
+def _describe_fitted(runs: Sequence[str]) -> list[str]:
+    if not runs:
+        return []
+    return [f"Their tau was chosen on these very images, so the scores of {', '.join(runs)} are a little too good."]
 
 
 def is_clear(better: Score, other: Score) -> bool:
