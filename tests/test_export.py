@@ -66,7 +66,7 @@ TRITON = {"TYPE_UINT8": onnx.TensorProto.UINT8, "TYPE_FP32": onnx.TensorProto.FL
 
 def test_the_config_of_a_model_server_names_the_tensors_of_an_exported_model(spec):
     page = (Path(__file__).parents[1] / "docs/docker.md").read_text()
-    config = re.search(r"```\n(name: \"digits\".*?)```", page, re.DOTALL).group(1)
+    config = re.search(r"```text\n(name: \"digits\".*?)```", page, re.DOTALL).group(1)
     run, counts = Run(method="ce"), list(range(10, 0, -1))
     graph = onnx.load_from_string(
         export.to_onnx(untrained(run, spec.model, counts), {}, export.trace(untrained(run, spec.model, counts), 16))

@@ -289,7 +289,7 @@ def test_a_size_that_was_asked_for_stays_until_another_is(project, invoke, photo
 
 def test_epochs_and_seeds_that_were_asked_for_stay_until_others_are(project, invoke, photos):
     assert invoke(photos, "--name", "short", "--epochs", "3", "--seeds", "2").exit_code == 0
-    assert "Epochs 3 (asked for), batch 16" in written_header(project, "short").replace("\n# ", " ")
+    assert "Epochs 3 (by your choice), batch 16" in written_header(project, "short").replace("\n# ", " ")
     draw_picture(photos / "ant/new.jpg", "ant", 77)
     assert "epochs:" not in invoke(photos, "--name", "short").output
     assert invoke(photos, "--name", "short", "--update").exit_code == 0
@@ -298,6 +298,11 @@ def test_epochs_and_seeds_that_were_asked_for_stay_until_others_are(project, inv
     assert "epochs: 3 -> 5" in invoke(photos, "--name", "short", "--epochs", "5").output
     assert invoke(photos, "--name", "short", "--epochs", "5", "--update").exit_code == 0
     assert load(project / "conf/base", ["short"])["short"].schedule.epochs == 5
+    path = project / "conf/base/parameters/short.yml"
+    path.write_text(path.read_text().replace("epochs: 5", "epochs: 7"))
+    assert "epochs: 7 -> 4" in invoke(photos, "--name", "short", "--epochs", "4", "--seeds", "3", "--update").output
+    spec = load(project / "conf/base", ["short"])["short"]
+    assert (spec.schedule.epochs, len(spec.seeds)) == (4, 3), "what is asked for is no edit to be kept"
     assert invoke(photos, "--name", "short", "--seeds", "1").exit_code == 2
 
 

@@ -348,7 +348,8 @@ def test_the_model_is_recommended_by_validation_and_not_by_the_test_set(verdict,
         facts = table.attrs["facts"]
         table.attrs = {"facts": facts | {"method": {"tau": 0.7, "tau_macro_recall": 1.0}}}
     advice = recommend(verdict, group_cells(details, [c.log for c in every], tables), headlines(details))
-    assert "so the scores of logit_adjust are a little too good" in advice.sentences[2]
+    assert advice.run == "ce", "its tau was chosen on these images, so that it wins on them says nothing"
+    assert any("logit_adjust chose tau on these very images" in line for line in advice.sentences)
     none = [pd.DataFrame(t[t["split"] != "val"]) for t in tables]
     advice = recommend(verdict, group_cells(details, [c.log for c in every], none), headlines(details))
     assert not advice.selected and advice.run == "ce"

@@ -128,7 +128,7 @@ def test_an_unknown_name_is_refused_with_the_valid_names(name):
 @pytest.mark.parametrize("menu", MENUS)
 def test_a_menu_holds_nothing_but_its_items(menu):
     """Every module of a menu has what its package's docstring promises; so no code has to leave one out."""
-    promised = re.findall(r"^(\w+)\(", import_module(menu).__doc__ or "", re.MULTILINE)
+    promised = re.findall(r"^(?: {4})?(\w+)\(", import_module(menu).__doc__ or "", re.MULTILINE)
     assert promised
     for name in menu_names(menu):
         module = load_item(menu, name)

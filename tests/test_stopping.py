@@ -353,6 +353,7 @@ class Node:
         self.namespace, self.name = namespace, f"{namespace}.{'train' if trains else 'export'}"
         self.inputs = [f"{namespace}.scratch" if trains else f"{namespace}.checkpoint", "raw_x"]
         self.outputs = [f"{namespace}.checkpoint", f"{namespace}.log"]
+        self.tags = {"train" if trains else "export"}
 
 
 def test_kedro_keeps_the_points_until_the_last_output_is_saved(tmp_path):
@@ -380,7 +381,11 @@ def test_kedro_says_the_number_of_the_cell(caplog):
     hook.before_pipeline_run(type("Pipeline", (), {"nodes": nodes}))
     for node in nodes:
         hook.before_node_run(node)
-    assert [record.getMessage() for record in caplog.records] == ["cell 1 of 2: x.ce.s0", "cell 2 of 2: x.ce.s1"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "cell 1 of 2: x.ce.s0",
+        "x.ce.s0: export",
+        "cell 2 of 2: x.ce.s1",
+    ]
 
 
 @pytest.mark.slow

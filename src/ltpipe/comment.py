@@ -30,11 +30,19 @@ JUDGES = (
     ".ci",
     "conf/base/catalog.yml",
     "conf/base/globals.yml",
-    "pipelines/gate.py",
-    "pipelines/report.py",
+    "pipelines",
+    "pyproject.toml",
     "src/ltpipe/accept.py",
+    "src/ltpipe/cli.py",
+    "src/ltpipe/commands.py",
     "src/ltpipe/comment.py",
+    "src/ltpipe/config",
     "src/ltpipe/evaluation",
+    "src/ltpipe/hooks.py",
+    "src/ltpipe/serving",
+    "src/ltpipe/session.py",
+    "src/ltpipe/settings.py",
+    "src/ltpipe/state.py",
 )
 UNITS = "Rates in percent; differences and margins in points, from the accepted numbers of this branch."
 JUDGED = (0, 3, 6)  # exit codes with which the gate itself ends; any other one leaves no verdict of this state
@@ -67,7 +75,7 @@ def command(
     edited = any(change.accepts for change in changes if change.benchmark == benchmark)
     lines = [
         f"<!-- ltpipe gate: {benchmark} -->",  # by its first line the comment is found again, and updated
-        f"## {benchmark}: {_title(exit_code, missing)}",
+        f"## {benchmark}: {_title(exit_code, missing, verdict)}",
         "",
         *_agreement(changes, missing, label, agreed),
         *(_verdict_section(verdict, old, edited) if verdict else [_no_verdict(exit_code), ""]),
@@ -142,9 +150,11 @@ def _git(root: Path, *arguments: str) -> bytes:
     return done.stdout
 
 
-def _title(exit_code: int, missing: Sequence[str]) -> str:
-    if exit_code not in JUDGED:
+def _title(exit_code: int, missing: Sequence[str], verdict: Mapping[str, Any] | None) -> str:
+    if verdict is None:
         return "not judged"
+    if verdict["baseline"] == "nothing":
+        return "the gate judges nothing" + ", **and changes are not agreed**" * bool(missing)
     gate = {0: "the gate passes", 3: "the gate fails", 6: "no accepted baseline yet"}[exit_code]
     return f"{gate}, **but changes are not agreed**" if missing else gate
 

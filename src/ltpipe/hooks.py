@@ -310,9 +310,7 @@ class StaleOutputs:
         """Delete the verdicts and reports that the run makes, or that will not be of what it makes."""
         benchmarks = {str(node.namespace).split(".")[0] for node in pipeline.nodes if not node.tags & KEEP_THE_VERDICT}
         stale = {f"{benchmark}.{name}" for benchmark in benchmarks for name in ("verdict", "report")}
-        # what the data are is written last: a run that is killed before leaves none, rather than that of the old ones
-        drawn = {name for name in pipeline.all_outputs() if name.endswith(".data_identity")}
-        for name in sorted((stale - pipeline.inputs()) | drawn):
+        for name in sorted(stale - pipeline.inputs()):
             _delete(catalog.get(name))
 
     @hook_impl
@@ -320,6 +318,10 @@ class StaleOutputs:
         """Delete the files and folders that the node is about to write, unless they stay until they are replaced."""
         for name in () if node.tags & REPLACE_WHEN_WHOLE else node.outputs:
             _delete(catalog.get(name))
+            # what the data are is written last: a run that is killed before leaves none, rather than that of the old
+            benchmark, _, kind = name.partition(".")
+            if kind == "manifest":
+                _delete(catalog.get(f"{benchmark}.data_identity"))
 
 
 def _delete(dataset: Any) -> None:

@@ -222,8 +222,8 @@ def write_header(place: Place, drawn: Drawn, spec: Benchmark, price: cost.Cost) 
         f"Size {spec.source.size}: the median of the shorter sides is "
         f"{np.median(drawn.survey.sizes.min(axis=1)):g} pixels"
         + ("" if _has_gpu() else f"; without a GPU at most {choices.LARGEST_WITHOUT_GPU}")
-        + f" (--size). Epochs {schedule.epochs}{'' if by_rule else ' (asked for)'}, batch {schedule.batch}: by the "
-        f"{totals['train']:,} training images.",
+        + f" (--size). Epochs {schedule.epochs}{'' if by_rule else ' (by your choice)'}, batch {schedule.batch}: by "
+        f"the {totals['train']:,} training images.",
         f"Groups: {_describe_groups(rule, drawn.groups)}.",
         *([] if spec.gate.metrics else ["The few do not gate: they have too few test pictures to see a fall."]),
     ]
@@ -354,7 +354,18 @@ def _look_again(place: Place, update: bool, asked: Asked) -> None:
     if not update:
         _say(f"nothing is written; to rewrite what init wrote: {_command(place)} --update")
         return
-    _update(place, memory, drawn, wanted)
+    _update(place, memory | {"block": _as_written(memory, place, asked)}, drawn, wanted)
+
+
+def _as_written(memory: Mapping[str, Any], place: Place, asked: Asked) -> dict[str, Any]:
+    """Return what init wrote, with the file's own values of what is asked for now: asked for, they are no edits."""
+    block, present = dict(memory.get("block", {})), read_benchmark_file(place.file)[place.name]
+    if asked.epochs is not None:
+        epochs = {"epochs": present["schedule"]["epochs"]} if "epochs" in present.get("schedule", {}) else {}
+        block["schedule"] = {k: v for k, v in block.get("schedule", {}).items() if k != "epochs"} | epochs
+    if asked.seeds is not None:
+        block["seeds"] = present.get("seeds", {})
+    return block
 
 
 def _describe_wishes(spec: Benchmark, asked: Asked) -> list[str]:

@@ -33,7 +33,7 @@ class Drawing(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A rate of A and B in percent, B - A in points, and its interval; None where no picture changed sides."""
+    """A rate of A and B in percent, B - A in points, and its interval; None where nothing varies."""
 
     a: float
     b: float
@@ -64,7 +64,8 @@ def compare_sides(
 def _to_difference(sides: list[float], replicates: np.ndarray, level: float, changed: bool) -> Difference:
     a, b = (100 * float(side) for side in sides)
     low, high = 100 * np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(a, b, b - a, *((float(low), float(high)) if changed else (None, None)))
+    known = changed and np.ptp(replicates) > 0  # of a single original, or of equal ones, nothing varies
+    return Difference(a, b, b - a, *((float(low), float(high)) if known else (None, None)))
 
 
 def replicate(

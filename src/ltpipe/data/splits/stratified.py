@@ -9,7 +9,7 @@ them.
 
 The order in which a class is cut is that of a digest of seed and source: a picture keeps its place when others come or
 go. So nearly all pictures stay in their split when a dataset grows, where a shuffle would draw all of them anew, and
-train on what was tested before.
+train on what was tested before. With attributes, whose proportions move, some percent change their split.
 
 Where the images come with splits (folders train and test, a CSV's column split, an official dataset), these are taken:
 train and test unchanged, and so is val if there is one; else val is cut from train. `official: false` draws from all

@@ -65,9 +65,10 @@ def recommend(verdict: Mapping[str, Any], runs: Mapping[str, Cells], shown: Sequ
     if len(scores) < len(found):
         return Advice(ranked[0]["run"], False, _describe_ranking(ranked, headline), {})
     scores = dict(sorted(scores.items(), key=lambda item: -item[1].mean))
-    best = next(iter(scores))
     fitted = [run for run in scores if any(_chose_there(table) for table in runs[run].predictions)]
-    sentences = [*_describe_choice(best, scores), *_describe_fitted(fitted), *_describe_test(best, ranked, headline)]
+    fair = {run: score for run, score in scores.items() if run not in fitted} or scores
+    best = next(iter(fair))
+    sentences = [*_describe_choice(best, fair), *_describe_fitted(fitted), *_describe_test(best, ranked, headline)]
     sentences += _warn(best, verdict)
     return Advice(best, True, sentences, scores)
 
@@ -112,7 +113,10 @@ def _chose_there(predictions: Table) -> bool:
 def _describe_fitted(runs: Sequence[str]) -> list[str]:
     if not runs:
         return []
-    return [f"Their tau was chosen on these very images, so the scores of {', '.join(runs)} are a little too good."]
+    return [
+        f"Not compared with runs that did not: {', '.join(runs)} chose tau on these very images, on which the score is "
+        "therefore too good."
+    ]
 
 
 def is_clear(better: Score, other: Score) -> bool:
