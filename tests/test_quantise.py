@@ -300,6 +300,7 @@ def with_no_model(work):
         (with_no_layer, ["--data", "data"], "the model has no layer to quantise (Conv, Gemm, MatMul)"),
         (with_a_copy, ["--data", "data"], "model.onnx is fp16 already: quantise the model that it came from"),
         (with_no_model, ["--data", "data"], "not a model that onnxruntime can open"),
+        (None, ["--data", "data", "--out", "./model.onnx"], "--out model.onnx is the model itself"),
         (None, ["--data", "data", "--out", "model.onnx/out.onnx"], "cannot write model.onnx/out.onnx: "),
     ],
 )

@@ -171,6 +171,8 @@ def command(model: Path, precision: str, out: Path, data: Path | None, split: st
     data. fp16: 16 bits, for GPUs; no data are needed. Judge the copy: ltpipe compare MODEL OUT --split test_gbl
     --max-fall 1.
     """
+    if out.exists() and out.samefile(model):
+        raise Refused(f"--out {show(out)} is the model itself, which judges the copy: name another file")
     content = model.read_bytes()
     facts = read_facts(open_session(content, "cpu"))
     if "precision" in facts:
