@@ -74,6 +74,7 @@ STORY = [
 
 INIT = "tests/test_init.py::test_from_a_folder_of_pictures_to_a_gate_without_an_edit"
 EXPERIMENT = "tests/test_repro.py::test_an_experiment_is_kept_though_its_gate_would_fail"
+QUANTISED = "tests/test_quantise.py::test_the_commands_of_the_page_take_a_copy_and_find_the_data_by_the_model"
 IMAGE = "tests/test_image.py::test_the_image_runs_the_embedded_benchmark_to_a_passing_gate_hardened_and_offline"
 
 # Run elsewhere: the test (or the script), and what stands in its file; names of folders and benchmarks may be others.
@@ -118,6 +119,22 @@ ELSEWHERE = {
     "uv run ltpipe latency model.onnx --threads 1 --out latency.json --max-ratio 3": (
         "tests/test_latency.py::test_the_result_states_provider_threads_size_and_both_batches",
         '"--threads", 1, "--out"',
+    ),
+    "uv run ltpipe quantise model.onnx --precision int8 --out model.int8.onnx": (
+        QUANTISED,
+        '"--precision", "int8", "--out", "model.int8.onnx"',
+    ),
+    "uv run ltpipe quantise model.onnx --precision fp16 --out model.fp16.onnx": (
+        QUANTISED,
+        '"--precision", "fp16", "--out", "model.fp16.onnx"',
+    ),
+    "uv run ltpipe compare model.onnx model.int8.onnx --split test_gbl --max-fall 1": (
+        QUANTISED,
+        '["compare", "model.onnx", "model.int8.onnx", "--split", "test", "--max-fall", "1"]',
+    ),
+    "uv run ltpipe latency model.int8.onnx --threads 1": (
+        QUANTISED,
+        '["latency", "model.int8.onnx", "--threads", "1"]',
     ),
     "docker build --target serve -t ltpipe-serve .": ("tests/test_image.py", '"--target", "serve"'),
     "docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges --network none "

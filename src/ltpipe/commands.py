@@ -14,6 +14,7 @@ VERBS = {
     "init": "Look at a folder of your own images, and write a benchmark for it.",
     "latency": "Time an exported model beside a fixed network.",
     "predict": "Predict the class of images by an exported model.",
+    "quantise": "Make an int8 or fp16 copy of an exported model.",
     "train": "Train runs of a benchmark without Kedro and DVC, on a GPU if there is one.",
 }
 

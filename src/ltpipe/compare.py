@@ -13,10 +13,11 @@ from ltpipe.config.spec import Refused
 from ltpipe.evaluation.paired import Drawing
 from ltpipe.evaluation.versus import compare_models, find_falls, require_alike, to_text
 from ltpipe.serving.files import show
+from ltpipe.serving.model_input import read_model_input
 from ltpipe.serving.session import classify, open_session, read_facts
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.identity import digest_bytes
-from ltpipe.storage.manifest import KEPT, class_names, data_version
+from ltpipe.storage.manifest import KEPT
 from ltpipe.storage.table import Table
 
 FELL = 3  # exit code: as that of the gate
@@ -79,31 +80,11 @@ def _read_predictions(file: Path) -> Table:
     return table
 
 
-def _read_data(folder: Path) -> tuple[Table, Any]:
-    """Return manifest and packed images. Raises Refused if the folder does not hold them."""
-    import numpy as np
-    import pandas as pd
-
-    for name in ("manifest.parquet", "images.npy"):
-        if not (folder / name).is_file():
-            raise Refused(f"no {name} in {show(folder)}: name the folder of the benchmark's model input by --data")
-    manifest = pd.read_parquet(folder / "manifest.parquet")
-    return manifest, np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-
-
 def _predict_missing(sides: tuple[Side, Side], data: Path | None) -> list[Table]:
     """Return both tables of predictions; models predict on the folder `data`. Raises Refused if it is other data."""
-    models = [side for side in sides if side.table is None]
+    models = {side.name: side.facts for side in sides if side.table is None}
     if models:
-        benchmark = str(models[0].facts.get("cell", "")).split(".")[0]
-        folder = data or Path("data/05_model_input") / benchmark
-        manifest, images = _read_data(folder)
-        found = {"data": data_version(manifest, images), "classes": class_names(manifest)}
-        for side in models:
-            wrong = [key for key in found if side.facts[key] != found[key]]
-            if wrong:
-                said = "; ".join(f"{key} {side.facts[key]}, there {found[key]}" for key in wrong)
-                raise Refused(f"{side.name} is not of the data in {show(folder)}: {said}; name its folder by --data")
+        manifest, images = read_model_input(models, data)
     return [side.table if side.table is not None else side.predict(manifest, images) for side in sides]
 
 
