@@ -28,7 +28,7 @@ from ltpipe.data.pack import pack
 from ltpipe.data.split import draw
 from ltpipe.evaluation.baseline import build_baseline
 from ltpipe.evaluation.measure import measure
-from ltpipe.recipe.cell import exported_by, identity, predicted_by
+from ltpipe.recipe.cell import exported_by, identity, predicted_by, recipe
 from ltpipe.recipe.run import Run
 from ltpipe.state import state
 from ltpipe.storage.identity import digest_bytes
@@ -134,6 +134,8 @@ def cell(manifest, images, spec):
             "provider": "CPUExecutionProvider",
             "classes": class_names(manifest),
             "classes_counts": spec.expect.class_counts[row.split],
+            "image_size": spec.source.size,
+            "parameters": recipe(row, **blocks),
             "checkpoint": digest_bytes(name.encode()),
             "started_from": digest_bytes(start.encode()) if start else None,
         }

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WRITTEN_BY_CODE = {f"docs/{name}.md" for name in ("methods", "benchmarks", "options", "results", "known_answers")}
+GENERATED = ("methods", "benchmarks", "options", "results", "known_answers", "graph")
+WRITTEN_BY_CODE = {f"docs/{name}.md" for name in GENERATED}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # a command wherever it stands; in tables, also one for an environment that is active
 COMMAND = re.compile(r"(uv|docker|git|pip|mkdocs) |[A-Z_]+=\S+ uv ")

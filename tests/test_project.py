@@ -263,6 +263,35 @@ def test_a_typo_fails_with_the_valid_names_and_writes_nothing(tmp_path, old, new
 
 
 @pytest.mark.parametrize(
+    ("option", "ran"),
+    [
+        ("--pipeline=cifar10_lt", ["cifar10_lt"]),
+        ("--pipelines=cifar10_lt", ["cifar10_lt"]),
+        ("--pipelines=cifar10_lt,digits_glt", ["cifar10_lt", "digits_glt"]),
+    ],
+)
+def test_a_benchmark_is_named_by_the_old_and_by_the_new_spelling_without_a_warning(tmp_path, option, ran):
+    folder = tree(tmp_path)
+    done = kedro(folder, "run", option, "--tags=parameters")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(path.parent.name for path in folder.rglob("data/05_model_input/*/parameters.yml")) == ran
+
+
+@pytest.mark.parametrize("option", ["--pipeline", "--pipelines"])
+def test_both_spellings_name_the_benchmarks_that_there_are(tmp_path, option):
+    done = kedro(tree(tmp_path), "run", f"{option}=digits_gtl")
+    assert done.returncode == 2 and "no benchmark 'digits_gtl'; benchmarks: " in done.stderr
+
+
+def test_both_spellings_at_once_are_refused_in_one_line(tmp_path):
+    done = kedro(tree(tmp_path), "run", "--pipeline=digits_glt", "--pipelines=cifar10_lt")
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.splitlines() == [
+        "Error: --pipeline and --pipelines are one option: give one of them; --pipelines=a,b runs several"
+    ]
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ("digits_glt.schedule.epoch=1", "schedule: unknown key epoch; valid keys: epochs, batch"),

@@ -6,6 +6,7 @@ from typing import Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 
+from ltpipe.config.spec import Refused
 from ltpipe.hooks import FRESH
 
 
@@ -15,7 +16,9 @@ def cli() -> None:
 
 
 def run(fresh: bool, **options: Any) -> Any:
-    """Run as Kedro does."""
+    """Run as Kedro does. Raises Refused for two spellings of one option: Kedro fails there without a message."""
+    if options["pipeline"] and options["pipelines"]:
+        raise Refused("--pipeline and --pipelines are one option: give one of them; --pipelines=a,b runs several")
     if fresh:
         os.environ[FRESH] = "1"  # also for the processes of ParallelRunner
     assert kedro_run.callback is not None

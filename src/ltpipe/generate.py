@@ -21,12 +21,16 @@ from ltpipe.storage.atomic import write_atomically
 
 def generated(root: Path) -> dict[Path, str]:
     """Return the content of every generated file that is checked in."""
-    from ltpipe.pages import benchmarks, dvc_yaml, methods, options, results
+    import yaml
 
-    ledgers = sorted(path.parent.name for path in (root / "pipelines/dvc").glob("*/dvc.yaml"))
+    from ltpipe.pages import benchmarks, dvc_yaml, graph, methods, options, results
+
+    others = sorted(path.parent.name for path in (root / "pipelines/dvc").glob("*/dvc.yaml"))
+    ledgers = {name: dvc_yaml.text(name, root) for name in (DEFAULT, *others)}
     return {
-        **{dvc_yaml.place(name, root): dvc_yaml.text(name, root) for name in (DEFAULT, *ledgers)},
+        **{dvc_yaml.place(name, root): text for name, text in ledgers.items()},
         root / "docs/benchmarks.md": benchmarks.render_benchmarks(root),
+        root / "docs/graph.md": graph.render_graph(yaml.safe_load(ledgers[DEFAULT])["stages"]),
         root / "docs/methods.md": methods.render_methods(root),
         root / "docs/options.md": options.render_options(),
         root / "docs/results.md": results.render_results(root),

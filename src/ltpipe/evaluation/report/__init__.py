@@ -1,4 +1,4 @@
-"""Stage `report`: one page for the browser with everything, and a short text for terminals and pull requests.
+"""Stage `report`: a page for the browser, a short text for terminals and pull requests, a model card for each run.
 
 It is written before the gate runs, so that a failed run has a report too.
 """
@@ -15,6 +15,7 @@ from ltpipe.evaluation.headline import headlines
 from ltpipe.evaluation.measure import Evaluation
 from ltpipe.evaluation.report.cells import group_cells
 from ltpipe.evaluation.report.charts import sheets
+from ltpipe.evaluation.report.model_card import render_card
 from ltpipe.evaluation.report.page import Subject, render_page
 from ltpipe.evaluation.report.recommend import recommend
 from ltpipe.evaluation.report.text import render_markdown
@@ -35,7 +36,7 @@ def report(
     notice: str,
     *cells: Mapping[str, Any] | Table,
 ) -> dict[str, bytes]:
-    """Return file name -> content: report.html, report.md and the pictures that report.md shows.
+    """Return file name -> content: report.html, report.md, the pictures that it shows, and model_card_<run>.md.
 
     images: uint8, N x H x W x 3, by the manifest's `row`; only the rows that are shown are read. cells: the details of
     every run and seed, then their training logs, then their predictions, each in the order of the cells that were
@@ -53,7 +54,13 @@ def report(
     pictures = sheets(summaries, grouped, shown)
     page = render_page(verdict, validation, claimed, grouped, shown, advice, subject)
     text = render_markdown(verdict, validation, list(pictures), shown, advice.sentences)
-    return {"report.html": page.encode(), "report.md": text.encode(), **pictures}
+    cards = {
+        f"model_card_{s['run']}.md": render_card(
+            s, verdict, validation, grouped[s["run"]], shown, advice, subject
+        ).encode()
+        for s in summaries
+    }
+    return {"report.html": page.encode(), "report.md": text.encode(), **pictures, **cards}
 
 
 class _Parts(NamedTuple):
