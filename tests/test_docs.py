@@ -193,6 +193,9 @@ def test_single_seeds_on_the_page_of_methods_are_those_of_the_records():
         accuracy = json.loads(path.read_text())["metrics"]["lt"]["accuracy"]["all"]
         row = rf"\| `{path.parent.name}`.* \| {accuracy:.2f} \| 1 \|"
         assert re.search(row, text), row
+    for path in (RESULTS / "trained/cifar10_lt").glob("*/*.json"):
+        accuracy = json.loads(path.read_text())["metrics"]["lt"]["accuracy"]["all"]
+        assert re.search(rf"`{path.parent.name}`(?: has)? {accuracy:.2f}", " ".join(text.split())), path
 
 
 def performance_rows() -> list[str]:
