@@ -294,7 +294,7 @@ def test_epochs_and_seeds_that_were_asked_for_stay_until_others_are(project, inv
     assert "epochs:" not in invoke(photos, "--name", "short").output
     assert invoke(photos, "--name", "short", "--update").exit_code == 0
     spec = load(project / "conf/base", ["short"])["short"]
-    assert (spec.schedule.epochs, spec.seeds) == (3, {"s0": 0, "s1": 1})
+    assert (spec.schedule.epochs, spec.schedule.warmup, spec.seeds) == (3, 0, {"s0": 0, "s1": 1})
     assert "epochs: 3 -> 5" in invoke(photos, "--name", "short", "--epochs", "5").output
     assert invoke(photos, "--name", "short", "--epochs", "5", "--update").exit_code == 0
     assert load(project / "conf/base", ["short"])["short"].schedule.epochs == 5

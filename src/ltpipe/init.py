@@ -106,7 +106,11 @@ class Drawn(NamedTuple):
     "--size", type=click.Choice([str(s) for s in choices.SIZES]), help="Pixels of the squares; default: by the images."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of every training; default: by the number of images.")
-@click.option("--seeds", type=click.IntRange(2), help="Trainings of every run; the gate needs two. Default: 3.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(2),
+    help="Trainings of every run. Default: 3; with 2 the gate seldom sees enough to be accepted.",
+)
 def command(path: Path, name: str, update: bool, size: str | None, epochs: int | None, seeds: int | None) -> None:
     """Look at the images in PATH, and write a benchmark NAME for them."""
     place = find_place(path, name)
@@ -170,7 +174,7 @@ def draw_benchmark(place: Place, split: Split | None, asked: Asked) -> Drawn:
         },
         "model": choices.choose_network(side, gpu) | {"image": side} | choices.measure_pixels(squares),
         "schedule": choices.choose_schedule(sum(splits["train"]), side)
-        | ({"epochs": asked.epochs} if asked.epochs else {}),
+        | _shorter(asked.epochs, template.schedule.warmup),
         "reported": {"why": WHY},
     } | ({"seeds": {f"s{seed}": seed for seed in range(asked.seeds)}} if asked.seeds else {})
     members = rule.of_classes(np.array(splits["train"])).tolist()
@@ -184,6 +188,11 @@ def draw_benchmark(place: Place, split: Split | None, asked: Asked) -> Drawn:
         squares,
         json.loads(json.dumps(block)),
     )
+
+
+def _shorter(epochs: int | None, warmup: int) -> dict[str, int]:
+    """Return what a number of epochs changes: the warm-up is at most a tenth of them."""
+    return {"epochs": epochs, "warmup": min(warmup, epochs // 10)} if epochs else {}
 
 
 def _read_sample(survey: Survey, manifest: Table, side: int) -> np.ndarray:

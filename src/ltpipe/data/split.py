@@ -40,6 +40,10 @@ def admit(candidate: Table, validation: dict[str, Any]) -> Table:
     failed = [e for e in validation["expectations"] if not e["success"]]
     if failed:
         lines = [f"  {e['name']}: {_violations(e['violations'])}, e.g. {', '.join(e['examples'])}" for e in failed]
+        lines.append(
+            "If the images changed on purpose, state the new counts under `expect`; for your own images "
+            "`ltpipe init PATH --name NAME` says what changed, and --update states them"
+        )
         raise Refused("the manifest violates its expectations, none is written:\n" + "\n".join(lines))
     return candidate
 

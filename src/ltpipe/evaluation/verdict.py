@@ -112,4 +112,8 @@ def _describe_row(row: Mapping[str, Any]) -> str:
 def require_visible(rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise Refused if a comparison would be inconclusive: such a baseline lets everything pass."""
     if blind := [_describe_row(row) for row in rows if row["verdict"] in ("inconclusive", "incomparable")]:
-        raise Refused("the gate would not see with this baseline:\n" + "\n".join(f"  {line}" for line in blind))
+        lines = "\n".join(f"  {line}" for line in blind)
+        raise Refused(
+            f"the gate would not see with this baseline:\n{lines}\nMore seeds: the key `seeds` of the benchmark's "
+            "file; for your own images, ltpipe init PATH --name NAME --seeds N --update"
+        )
