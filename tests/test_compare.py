@@ -110,6 +110,13 @@ def test_a_model_is_compared_with_the_predictions_of_another(tmp_path, data):
     assert json.loads((tmp_path / "out.json").read_text())["right_to_wrong"]["n"] == 3
 
 
+def test_a_change_of_a_single_original_has_no_interval(tmp_path):
+    a, b = table(tmp_path / "a", FACTS), table(tmp_path / "b", FACTS, wrong=[6])
+    done = run(a, b, "--out", tmp_path / "out.json")
+    assert done.exit_code == 0 and "none: too few originals" in done.output
+    assert json.loads((tmp_path / "out.json").read_text())["parts"]["few"]["recall"]["low"] is None
+
+
 def test_the_same_file_twice_is_said(tmp_path):
     a = table(tmp_path / "a", FACTS)
     done = run(a, a)

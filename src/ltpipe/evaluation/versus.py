@@ -160,7 +160,9 @@ _HEAD = "{:<28} pictures       A       B    B - A   interval           right->wr
 
 def _line(name: str, row: dict[str, Any], rate: str) -> str:
     d = row[rate]
-    if d["low"] is None:
+    if d["low"] is None and "at_most_changed" not in row:
+        interval = "none: too few originals"
+    elif d["low"] is None:
         interval = f"none: <= {row['at_most_changed']:.1f} % change"
     else:
         interval = f"{d['low']:+.2f} .. {d['high']:+.2f}"
