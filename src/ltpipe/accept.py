@@ -20,6 +20,7 @@ from kedro.io import DatasetError
 
 from ltpipe.benchmark import Benchmark
 from ltpipe.config.parameters import benchmark_names
+from ltpipe.config.shell import typed
 from ltpipe.config.spec import Refused, parse
 from ltpipe.evaluation.baseline import Accepted, build_baseline, check_bits, read_accepted
 from ltpipe.evaluation.cells import check_cells
@@ -63,7 +64,7 @@ def command(benchmark: str, reason: str, worse: bool, retired: tuple[str, ...]) 
     write_atomically(path, (json.dumps(after, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     sys.stdout.write("".join(_changes(before, after, spec.gate.all_metrics())))
     sys.stdout.write("".join(work.sight()))
-    again = f"dvc repro, or kedro run --pipeline={benchmark} --tags=report,gate"
+    again = f"{typed('dvc repro')}, or {typed(f'kedro run --pipeline={benchmark}')} --tags=report,gate"
     sys.stdout.write(f"wrote {path.relative_to(root)}; judge again: {again}\n")
 
 

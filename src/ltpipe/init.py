@@ -28,6 +28,7 @@ from kedro.utils import find_kedro_project
 
 from ltpipe.benchmark import NAME, Benchmark, load
 from ltpipe.config.parameters import load_blocks, merge, read_benchmark_file, resolve_like
+from ltpipe.config.shell import typed
 from ltpipe.config.spec import Refused, parse
 from ltpipe.data.decode import decode
 from ltpipe.data.sampling.class_sizes import encode_runs
@@ -331,13 +332,15 @@ def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
     again = (place.root / f"conf/accepted/{name}.json").exists()
     outcome = "exit 3: the accepted numbers are of other pictures" if again else "exit 6: nothing is accepted yet"
     reason = "other pictures" if again else "first baseline"
+    page = f"data/08_reporting/{name}/report/report.html"
+    generate = f"{typed('ltpipe generate')} && {typed(f'ltpipe generate {name}')}"
     return [
-        "go on with (after `uv run`, where the environment is not active):",
-        f"  kedro run --pipeline={name}  # trains and measures; {outcome}",
-        f'  ltpipe accept {name} --reason "{reason}"  # if data/08_reporting/{name}/report/report.html is right',
-        f"  kedro run --pipeline={name} --tags=report,gate  # exit 0: the gate passes",
-        f"  ltpipe predict {model} {picture}",
-        f"  ltpipe generate && ltpipe generate {name}  # docs/benchmarks.md and a ledger, then: dvc repro -R {ledger}",
+        "go on with:",
+        f"  {typed(f'kedro run --pipeline={name}')}  # trains and measures; {outcome}",
+        f'  {typed(f"ltpipe accept {name}")} --reason "{reason}"  # if {page} is right',
+        f"  {typed(f'kedro run --pipeline={name}')} --tags=report,gate  # exit 0: the gate passes",
+        f"  {typed('ltpipe predict')} {model} {picture}",
+        f"  {generate}  # docs/benchmarks.md and a ledger, then: {typed(f'dvc repro -R {ledger}')}",
     ]
 
 
@@ -384,7 +387,7 @@ def _describe_wishes(spec: Benchmark, asked: Asked) -> list[str]:
 
 
 def _command(place: Place) -> str:
-    return f"ltpipe init {shlex.quote(str(place.inside or place.images))} --name {place.name}"
+    return typed(f"ltpipe init {shlex.quote(str(place.inside or place.images))} --name {place.name}")
 
 
 def _recall(place: Place) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import click
+
+from ltpipe.config.shell import typed
 from ltpipe.config.spec import Refused
 
 log = logging.getLogger("ltpipe.gate")
@@ -20,6 +23,10 @@ class NoBaseline(Refused):
     """There is nothing to compare with yet: no failure of the model, and no pass."""
 
     exit_code = 6
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message without click's "Error:": nothing went wrong."""
+        click.echo(f"Not judged yet: {self.format_message()}", file=file, err=file is None)
 
 
 def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> None:
@@ -40,7 +47,8 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
     if verdict["baseline"] == "none" and len(verdict["failed"]) == 1:  # the one reason is that there is none
         raise NoBaseline(
             f"{name} has no accepted baseline yet: the numbers are measured, and nothing was compared. Look at "
-            f'{report}/report.html; if they are right, type: ltpipe accept {name} --reason "first baseline"; then run '
+            f'{report}/report.html; if they are right, type: {typed(f"ltpipe accept {name}")} --reason "first '
+            'baseline"; then run '
             "this command again"
         )
     if not verdict["passes"]:
