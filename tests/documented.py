@@ -82,7 +82,7 @@ IMAGE = "tests/test_image.py::test_the_image_runs_the_embedded_benchmark_to_a_pa
 ELSEWHERE = {
     "pip install uv": (".ci/run", "pip install --quiet uv"),
     "uv run pytest": (".ci/run", "uv run pytest"),
-    "uv run pytest -m slow": (".ci/run", "uv run pytest -m slow"),
+    "uv run pytest -m slow": (".ci/run", "uv run pytest -n 2 --dist loadfile -m slow"),
     "uv run ruff check . && uv run ruff format --check . && uv run mypy": (
         "tests/test_layers.py::test_ruff_and_mypy_are_clean",
         '["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]',
