@@ -41,7 +41,6 @@ from ltpipe.survey.folder import Survey, count_splits, look, require_enough
 
 TEMPLATE = "image_folder"
 RAW = f"data/01_raw/{TEMPLATE}"
-NETWORK = ("backbone", "options")
 WHY = "your own data: nobody else reports on it"
 
 
@@ -219,16 +218,13 @@ def write_header(place: Place, drawn: Drawn, spec: Benchmark, price: cost.Cost) 
     totals = {split: sum(counts) for split, counts in drawn.splits.items()}
     parts = ", ".join(f"{number:,} {split}" for split, number in totals.items())
     schedule, rule = spec.schedule, spec.expect.groups
-    cells = sum(len(spec.seeds_of(run)) for run in spec.runs)
     by_rule = schedule.epochs == choices.choose_schedule(totals["train"], spec.source.size)["epochs"]
     lines = [
         f"{place.name}: {len(drawn.survey.index):,} pictures of {spec.expect.classes} classes as `ltpipe init` found "
         f"them: {parts}.",
         f"Command: kedro run --pipeline={place.name}",
-        f"Expected: nobody else reports on it. The first numbers that `ltpipe accept {place.name}` takes are its "
-        "baseline.",
-        f"Cost: about {show.describe_time(price.seconds)} of training for {cells} cells where init was run (estimated "
-        f"from a few steps), {show.describe_size(price.size)} in data/, and as much in DVC's cache.",
+        f"Expected: nobody else reports on it. The numbers that `ltpipe accept {place.name}` takes are its baseline.",
+        _describe_cost(spec, price),
         f"Size {spec.source.size}: the median of the shorter sides is "
         f"{np.median(drawn.survey.sizes.min(axis=1)):g} pixels"
         + ("" if _has_gpu() else f"; without a GPU at most {choices.LARGEST_WITHOUT_GPU}")
@@ -238,6 +234,15 @@ def write_header(place: Place, drawn: Drawn, spec: Benchmark, price: cost.Cost) 
         *([] if spec.gate.metrics else ["The few do not gate: they have too few test pictures to see a fall."]),
     ]
     return "".join(f"# {part}\n" for line in lines for part in textwrap.wrap(line, 118))
+
+
+def _describe_cost(spec: Benchmark, price: cost.Cost) -> str:
+    cells = sum(len(spec.seeds_of(run)) for run in spec.runs)
+    return (
+        f"Cost: about {show.describe_time(price.seconds)} of training for {cells} cells where init was run (estimated "
+        f"from a few steps), then seconds a cell to export and evaluate; {show.describe_size(price.size)} in data/, and "
+        "as much in DVC's cache."
+    )
 
 
 def _describe_groups(rule: Any, groups: Sequence[str]) -> str:
@@ -354,8 +359,8 @@ def _look_again(place: Place, update: bool, asked: Asked) -> None:
     wanted = asked.or_else(Asked(**memory.get("asked", {}))).or_else(Asked(spec.source.size))
     drawn = draw_benchmark(place, spec.split, wanted)
     if wanted.size == spec.source.size and memory:
-        network = {key: memory["block"]["model"][key] for key in NETWORK if key in memory["block"]["model"]}
-        drawn.block["model"] = network | {k: v for k, v in drawn.block["model"].items() if k not in NETWORK}
+        # mean and std too: measured anew they would be another recipe, at every picture that comes
+        drawn.block["model"] = memory["block"]["model"]
     changes = [*_describe_move(place, spec), *_describe_wishes(spec, asked), *_describe_changes(memory, spec, drawn)]
     changes += show.describe_moves(memory.get("drawn", {}), _drawn_splits(drawn))
     where = place.file.relative_to(place.root)
@@ -436,7 +441,11 @@ def _update(place: Place, memory: Mapping[str, Any], drawn: Drawn, asked: Asked)
     kept = header != memory.get("header", fresh)
     _write(place, (header if kept else fresh) + body)
     _remember(place, drawn, header if kept else fresh, asked)
-    _say(*(f"changed {line}" for line in revised.changed), *(f"kept {line}" for line in revised.kept))
+    counted = [line for line in revised.changed if line.startswith("expect.class_counts")]
+    others = [line for line in revised.changed if line not in counted]
+    _say(*(["changed expect.class_counts: the table above"] if counted else []))
+    _say(*(f"changed {line}" for line in others), *(f"kept {line}" for line in revised.kept))
+    _say(_describe_cost(spec, price))
     _say(*(["kept the comment at the top, an edit"] if kept else []), *_describe_writing(place))
     _say(*next_commands(place, drawn, spec))
 
