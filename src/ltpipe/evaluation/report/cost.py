@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ltpipe.evaluation.report.cells import Cells
-from ltpipe.evaluation.report.numbers import NONE, number_of
+from ltpipe.evaluation.report.numbers import NONE
 from ltpipe.evaluation.report.tables import Grid
 
 HEAD = ("run", "n", "images/s", "training time", "memory", "GPU memory", "threads", "precision", "trained on")
 UNITS = ((3600, "h"), (60, "min"), (1, "s"))  # seconds of each
 
 
-def costs(runs: Mapping[str, Cells]) -> dict[str, dict[str, Any]]:
+def costs_of_runs(runs: Mapping[str, Cells]) -> dict[str, dict[str, Any]]:
     """Return for each run the mean and std of its records, and on what they were taken; None: nobody recorded it.
 
     images_per_second: of the epochs without their validation. seconds: of the whole training. host_bytes,
@@ -28,7 +28,9 @@ def costs(runs: Mapping[str, Cells]) -> dict[str, dict[str, Any]]:
 
 def _costs_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     speeds = [record["images"] / record["stepping"] for record in records if record["images"]]
-    numbers = {key: [r[key] for r in records if r[key] is not None] for key in ("seconds", "host_bytes", "device_bytes")}
+    numbers = {
+        key: [r[key] for r in records if r[key] is not None] for key in ("seconds", "host_bytes", "device_bytes")
+    }
     found: dict[str, Any] = {"n": len(records), "images_per_second": _spread(speeds)}
     found |= {key: _spread(values) for key, values in numbers.items()}
     return found | {key: sorted({record[key] for record in records}) for key in ("threads", "precision", "device")}
@@ -43,7 +45,7 @@ def _spread(values: Sequence[float]) -> dict[str, float | None] | None:
 def spent_grid(runs: Mapping[str, Cells]) -> Grid:
     """Return a row for each run; a dash where nothing is recorded."""
     rows = []
-    for run, cost in costs(runs).items():
+    for run, cost in costs_of_runs(runs).items():
         seeds = len(runs[run].costs)
         numbers = [_speed(cost["images_per_second"]), _time(cost["seconds"])]
         numbers += [_memory(cost[key]) for key in ("host_bytes", "device_bytes")]
