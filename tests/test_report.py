@@ -23,6 +23,7 @@ from ltpipe.evaluation.report.cells import group_cells
 from ltpipe.evaluation.report.charts import curve, pool
 from ltpipe.evaluation.report.classes import accepted_recall
 from ltpipe.evaluation.report.recommend import recommend
+from ltpipe.evaluation.report.tables import Grid
 from ltpipe.evaluation.report.text import render_markdown
 from ltpipe.evaluation.reported import Reported
 from ltpipe.evaluation.summary import summarise
@@ -312,6 +313,24 @@ def test_the_page_begins_with_the_verdict_and_every_reason_to_fail(page, verdict
     first = page.find("body/main")[0]
     assert said(first.find("h1")) == "digits_glt: the gate FAILS" and first.get("class") == "verdict bad"
     assert [said(line) for line in first.iter("li")] == verdict["failed"]
+
+
+def test_the_headline_table_has_no_column_without_a_value(cell, judged, make):
+    """No run reports a number, so there is no column `reported`; a verdict has no reason here either."""
+    made = cell("ce", 0)
+    verdict = judged(None, summarise(Reported(why="a test"), made.metrics), against="nothing")
+    page = ElementTree.fromstring(make(verdict, *parts(made), accepted=None)["report.html"])
+    (head,) = [h for h in ([said(th) for th in t.iter("th")] for t in page.iter("table")) if h[:2] == ["run", "metric"]]
+    assert "reported" not in head and "measured" in head and head[-1] in ("verdict", "reason")
+
+
+def test_columns_of_numbers_are_known():
+    rows = [
+        ["ce", "81.20 ± 1.10", "-", "1 2", "few"],
+        ["x", "+1,250", "3.0 min", "2", "-"],
+        ["y", "25 %", "-", "-", "-"],
+    ]
+    assert Grid(["run", "a", "b", "seeds", "c"], rows).numeric == [False, True, True, False, False]
 
 
 def test_the_headline_table_has_every_number_and_what_fails_is_on_top(page, verdict):
