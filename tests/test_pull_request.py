@@ -282,12 +282,15 @@ def test_one_that_worsens_a_model_fails_and_says_by_how_much(repository, measure
     verdict = json.loads((repository.folder.parent / "verdict.json").read_text())
     groups, classes = charts(played.comment)
     accepted = json.loads(repository.path(JSON).read_text())["runs"]["ce"]["mean"]
-    assert 'title "ce, recommended: accuracy by group"' in groups
+    assert 'title "ce, recommended: accuracy by group (bars: here, line: base)"' in groups
     names = [f"{p}.accuracy.{part}" for p in ("clt", "glt") for part in ("all", "many", "medium", "few")]
     assert numbers(groups, "line") == [round(accepted[name], 2) for name in names]
     measured_here = verdict["summaries"][0]["metrics"]
     assert numbers(groups, "bar") == [round(measured_here[name]["mean"], 2) for name in names]
-    assert 'title "Classes of ce that changed most, glt"' in classes and len(numbers(classes, "bar")) == 10
+    assert (
+        'title "Classes of ce that changed most, glt (bars: here, line: base)"' in classes
+        and len(numbers(classes, "bar")) == 10
+    )
     old_and_new = zip(numbers(classes, "line"), numbers(classes, "bar"), strict=True)
     falls = [old - new for old, new in old_and_new]
     assert falls == sorted(falls, reverse=True) and falls[0] > 5

@@ -12,10 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Signs that mean something to mermaid even between quotes are shown in their full width, which Unicode has of each.
-# Mermaid's own entities (#34;) would be read back, but it measures them as text, and leaves out all labels if one seems
-# too wide.
-FULL_WIDTH = str.maketrans({sign: chr(ord(sign) + 0xFEE0) for sign in '"`#&%<>\\'})
+# Signs that mean something to mermaid even between quotes, or that it shows otherwise, and what stands for them: signs
+# that every font has. Mermaid's own entities (#34;) would be read back, but it measures them as text, and leaves out
+# all labels if one seems too wide.
+ALIKE: dict[str, str | int | None] = {
+    '"': "\N{RIGHT DOUBLE QUOTATION MARK}",
+    "`": "\N{RIGHT SINGLE QUOTATION MARK}",
+    "<": "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}",
+    ">": "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}",
+    "&": "+",
+    ";": ",",  # it would end an entity that begins with #
+}
 WIDTH = 24  # of a label, in letters; a sign of Chinese or an emoji is two wide
 # Okabe and Ito's sky blue and vermilion, which are seen on GitHub's light and dark page
 COLOURS = "#56b4e9, #d55e00"
@@ -33,7 +40,8 @@ def escape(text: str) -> str:
     """Return any text as what may stand between quotes, on one line."""
     # of all that is not seen, e.g. line ends and marks that turn the direction of a line, a space is left
     plain = "".join(" " if unicodedata.category(sign)[0] in "CZ" else sign for sign in text)
-    return " ".join(plain.split()).translate(FULL_WIDTH)
+    # two of % begin a remark
+    return " ".join(plain.split()).translate(str.maketrans(ALIKE)).replace("%%", "% %").replace("%%", "% %")
 
 
 def label_all(names: Sequence[str]) -> list[str]:
@@ -59,7 +67,7 @@ def draw_bars_and_line(title: str, unit: str, places: Sequence[Place]) -> list[s
     if len(places) < 2:
         return []
     low = max(0, 10 * math.floor((min(min(p.bar, p.line) for p in places) - 5) / 10))
-    scale = f"{unit} in percent. Bars: here. Line: base.{f' The axis begins at {low}.' if low else ''}"
+    scale = f"{unit} in percent{f', from {low}' if low else ''}"
     labels = ", ".join(f'"{label}"' for label in label_all([p.label for p in places]))
     return [
         "```mermaid",
@@ -70,7 +78,7 @@ def draw_bars_and_line(title: str, unit: str, places: Sequence[Place]) -> list[s
         f'    xyChart: {{plotColorPalette: "{COLOURS}"}}',
         "---",
         "xychart-beta horizontal",
-        f'  title "{escape(title)}"',
+        f'  title "{escape(title)} (bars: here, line: base)"',
         f"  x-axis [{labels}]",
         f'  y-axis "{escape(scale)}" {low} --> 100',
         f"  bar [{', '.join(f'{p.bar:.2f}' for p in places)}]",
