@@ -351,6 +351,13 @@ def test_a_list_after_a_line_of_text_begins_a_paragraph_in_the_site(hook):
     assert hook.separate_lists(text) == expected
 
 
+def test_a_picture_with_a_dark_form_is_shown_by_the_reader_s_scheme(hook, tmp_path):
+    for name in ("a.png", "a_dark.png", "b.png"):
+        (tmp_path / name).touch()
+    both = "![A (x)](a.png#only-light) ![A (x)](a_dark.png#only-dark)"
+    assert hook.show_by_scheme("![A (x)](a.png) ![B](b.png) [a](a.png)", tmp_path) == f"{both} ![B](b.png) [a](a.png)"
+
+
 @pytest.mark.parametrize(
     ("path", "uri"),
     [("docs/adr/README.md", "adr/README.md"), ("CHANGELOG.md", "repository/CHANGELOG.md"), ("README.md", "index.md")],

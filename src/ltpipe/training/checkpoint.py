@@ -28,7 +28,7 @@ RESUME = {
     "rng": dict,
     "history": list,
     "sums": dict,
-    "seconds": float,
+    "cost": dict,
 }
 
 

@@ -34,6 +34,7 @@ from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.manifest import GROUPS
 from ltpipe.training import checkpoint, determinism, micro_batches, optimiser, samplers
 from ltpipe.training.augment.batch import augment_batch
+from ltpipe.training.cost import Meter
 from ltpipe.training.images import SplitImages
 from ltpipe.training.pictures import Pictures
 from ltpipe.training.progress import Progress
@@ -87,6 +88,7 @@ class State:
     network: Network
     method: Method
     progress: Progress
+    cost: Meter
     phase: int = 0
     epoch: int = 0  # within the phase, from 0
     augment: Augment = field(default_factory=Augment)
@@ -96,7 +98,6 @@ class State:
     unseen: list[dict[str, Any]] = field(default_factory=list)  # sums of the steps since the last look
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)  # of losses and counts, over the steps of this epoch
-    began: float = field(default_factory=time.perf_counter)  # set back by what earlier processes spent
 
 
 @dataclass(frozen=True)
@@ -115,18 +116,18 @@ class Diverged(Refused):
     exit_code = 4
 
 
-def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], float]:
+def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """Train to the end, from the resume point if there is one.
 
-    Returns the weights, a log row for each epoch, the facts that the method's `finish` returned, and the seconds that
-    it took, with those of the processes that wrote the resume points.
+    Returns the weights, a log row for each epoch, the facts that the method's `finish` returned, and what it cost
+    (`Meter.total`), with what the processes cost that wrote the resume points.
     Raises Stopped, after it has written a resume point, if `task.signals` received one.
     """
     with determinism.cpu_threads(task.schedule.threads), logging_redirect_tqdm():
         return _fit(task)
 
 
-def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], float]:
+def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     remove_unfinished(task.resume.parent)
     state, phases, position = _begin(task)
     try:
@@ -139,7 +140,7 @@ def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dic
     state.method.clock.epoch = state.method.clock.epochs
     facts = state.method.finish(state.network, lambda split: _embed(task, state, split))
     _require_finite_weights(task, state)
-    return state.network.state_dict(), state.history, facts, time.perf_counter() - state.began
+    return state.network.state_dict(), state.history, facts, state.cost.total()
 
 
 def _begin(task: Task) -> tuple[State, tuple[Phase, ...], Position | None]:
@@ -192,7 +193,7 @@ def _initial_state(task: Task) -> State:
             reason = shorten(str(error), 600, placeholder=" ...")
             raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {reason}") from None
     network.to(task.device).to(memory_format=torch.channels_last)  # the layout of the batches that `normalise` returns
-    return State(network, method, Progress(task.name))
+    return State(network, method, Progress(task.name), Meter(task.device))
 
 
 def _run_phase(
@@ -215,7 +216,8 @@ def _go_to(state: State, phases: tuple[Phase, ...], number: int, epoch: int) -> 
 
 def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD | None, first_step: int) -> None:
     """Train an epoch from `first_step` on, validate, and write resume points on the way."""
-    began, lr = time.perf_counter(), optimiser.learning_rate(phase, state.epoch)
+    lr = optimiser.learning_rate(phase, state.epoch)
+    state.cost.begin_epoch()
     if first_step == 0:  # not if the epoch is resumed: the resume point has the buffers that begin_epoch wrote
         state.sums = {}
         state.network.eval()
@@ -223,14 +225,14 @@ def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD 
     optimiser.set_modes(state.network, phase)
     for group in optimizer.param_groups if optimizer else ():
         group["lr"] = lr
-    seen, steps = 0, _draw_steps(task, state)
+    seen, steps = state.cost.images, _draw_steps(task, state)
     # Sums stay on the device until the epoch ends: reading one would wait for all queued work.
     totals = {name: torch.tensor(value, device=task.device, dtype=torch.float64) for name, value in state.sums.items()}
     clock = state.method.clock
     state.progress.begin_epoch(clock.epoch, clock.epochs, len(steps), first_step)
     for step, rows, pixels in _prefetch(task, state, steps, first_step):
-        seen += sum(map(len, rows))
         sums = _train_step(task, state, optimizer, rows, pixels, step)
+        state.cost.images += sum(map(len, rows))
         _add_sums(totals, sums)
         state.unseen.append(sums)
         state.unsaved += 1
@@ -242,7 +244,7 @@ def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD 
             _save(task, state, optimizer, (state.epoch, step + 1, len(steps)), totals)
     _look(task, state, len(steps), len(steps))
     state.sums = {name: float(value) for name, value in totals.items()}
-    _end_epoch(task, state, lr, seen / max(time.perf_counter() - began, 1e-9))
+    _end_epoch(task, state, lr, (state.cost.images - seen) / max(state.cost.end_epoch(), 1e-9))
     if task.signals.received or _is_due(task, state):  # with the log row of this epoch, hence after the validation
         _save(task, state, optimizer, (state.epoch + 1, 0, len(steps)), {})
 
@@ -488,7 +490,7 @@ def _save(
             "rng": determinism.rng_state(task.device),
             "history": state.history,
             "sums": {name: float(value) for name, value in totals.items()},
-            "seconds": time.perf_counter() - state.began,
+            "cost": state.cost.total(),
         },
     )
     state.unsaved, state.saved, state.kept = 0, time.monotonic(), kept
@@ -513,5 +515,5 @@ def _restore(task: Task, state: State, phases: tuple[Phase, ...], saved: dict[st
         raise ValueError(f"it is of step {step}, which the epoch does not have")
     determinism.restore_rng(saved["rng"], task.device)
     state.history, state.sums, state.kept = list(saved["history"]), dict(saved["sums"]), saved["kept"]
-    state.began -= saved["seconds"]
+    state.cost.go_on(saved["cost"])
     return Position(number, epoch, step, optimizer)

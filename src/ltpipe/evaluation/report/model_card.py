@@ -118,7 +118,8 @@ def _title(summary: Mapping[str, Any], verdict: Mapping[str, Any], facts: Mappin
         "",
         *([*reasons, ""] if reasons else []),
         f"An image classifier of {len(facts['classes'])} classes, trained by ltpipe, a pipeline for long-tailed data, "
-        f"and exported to ONNX. {models}; the numbers are of the exported models.",
+        f"and exported to ONNX. {models}; the numbers are of the exported models. All runs side by side: "
+        "[report.html](report.html).",
         "",
     ]
 
