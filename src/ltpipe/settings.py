@@ -22,6 +22,8 @@ CONFIG_LOADER_ARGS = {
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
 }
 SESSION_CLASS = Session
+# where Kedro-Viz is installed, each stage of the ledger would warn that it is a part, and write into .viz
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-viz",)
 HOOKS = (
     Looks(),
     WholeParameters(),
