@@ -91,6 +91,10 @@ ELSEWHERE = {
         "tests/test_docs.py::test_the_site_is_built_without_a_warning",
         '"mkdocs", "build", "--strict"',
     ),
+    "MLFLOW_TRACKING_URI=http://localhost:5000 uv run --extra mlflow kedro run --pipeline=digits_glt": (
+        "tests/test_tracking.py::test_a_whole_run_is_tracked_and_ends_as_it_would_without",
+        'call(project, "kedro", "run", "--pipeline=digits_glt")',
+    ),
     "uv run --group viz kedro viz build --include-previews": (
         "tests/test_viz.py::test_kedro_viz_builds_a_page_of_layers_and_stages_without_data_and_network",
         '"viz", "build", "--include-previews"',
