@@ -13,6 +13,7 @@ import threading
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -114,19 +115,40 @@ def test_kedro_viz_chooses_by_the_name_of_what_a_preview_returns():
         assert getattr(previewed, kind).preview.__annotations__["return"].__name__ == f"{name}Preview"
 
 
-def test_other_commands_are_left_as_they_are(monkeypatch):
+OURS, OTHER = SimpleNamespace(package_name="ltpipe"), SimpleNamespace(package_name="other")
+
+
+@pytest.mark.parametrize(
+    ("project", "arguments"),
+    [(OURS, ["run"]), (OURS, ["viz", "build", "--help"]), (OURS, []), (OTHER, ["viz", "build"]), (None, ["viz"])],
+)
+def test_other_commands_and_projects_are_left_as_they_are(project, arguments, monkeypatch):
     monkeypatch.delenv("LTPIPE_VIEW", raising=False)
-    for arguments in (["run"], ["viz", "build", "--help"], []):
-        before = list(arguments)
-        Viz().before_command_run(arguments)
-        Viz().after_command_run(arguments)
-        assert arguments == before and "LTPIPE_VIEW" not in os.environ
+    before = list(arguments)
+    Viz().before_command_run(project, arguments)
+    Viz().after_command_run(project, arguments)
+    assert arguments == before and "LTPIPE_VIEW" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("typed", "parsed"),
+    [
+        (["viz"], ["viz", "run", "--include-hooks"]),
+        (["viz", "run", "--no-browser"], ["viz", "run", "--no-browser", "--include-hooks"]),
+        (["viz", "run", "--include-hooks"], ["viz", "run", "--include-hooks"]),
+    ],
+)
+def test_kedro_viz_runs_with_hooks_and_the_view(typed, parsed, monkeypatch):
+    monkeypatch.setenv("LTPIPE_VIEW", "")
+    monkeypatch.setattr("ltpipe.viz.find_spec", lambda name: name)
+    Viz().before_command_run(OURS, typed)
+    assert typed == parsed and os.environ["LTPIPE_VIEW"] == "1"
 
 
 def test_without_the_package_a_message_says_what_installs_it(monkeypatch, capsys):
     monkeypatch.setattr("ltpipe.viz.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as left:
-        Viz().before_command_run(["viz", "build"])
+        Viz().before_command_run(OURS, ["viz", "build"])
     assert left.value.code == 2 and "uv run --group viz" in capsys.readouterr().err
 
 

@@ -26,11 +26,13 @@ from ltpipe.storage.identity import digest, digest_bytes
 log = logging.getLogger("ltpipe.tracking")
 ADDRESS = "MLFLOW_TRACKING_URI"  # MLflow's own variable
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"  # another one of MLflow's
-# what MLflow's client reads: nobody else is called, and a tracker that does not answer holds nobody up for minutes
+# what MLflow's client reads: nobody else is called, a tracker that does not answer holds nobody up for minutes, and
+# its lines do not bury ours
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 IDENTITY = ("cell", "checkpoint", "data", "code", "recipe", "seed", "started_from")  # tags of a cell
 PARENT = "mlflow.parentRunId"  # MLflow's tag: the run stands below that one
@@ -161,8 +163,9 @@ class Tracker:
 
     def finish(self, run: Any, tags: Mapping[str, Any]) -> None:
         """End a run. The tags say that all of a part is written, so they come last."""
-        for key, value in _prefixed(tags).items():
-            self.client.set_tag(run.info.run_id, key, value)
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in _prefixed(tags).items()])
         self.client.set_terminated(run.info.run_id)
 
 

@@ -25,12 +25,12 @@ class Viz:
     """Prepare `kedro viz`, and finish what `kedro viz build` writes."""
 
     @cli_hook_impl
-    def before_command_run(self, command_args: list[str]) -> None:
+    def before_command_run(self, project_metadata: Any, command_args: list[str]) -> None:
         """Choose the view, and add --include-hooks: without our hooks, references between benchmarks stay unresolved.
 
         Exit with code 2 if Kedro-Viz is not installed.
         """
-        if command_args[:1] != ["viz"] or {"-h", "--help"} & set(command_args):
+        if not _draws(project_metadata, command_args):
             return
         if find_spec("kedro_viz") is None:
             _exit("kedro viz needs the package kedro-viz: uv run --group viz kedro viz build", Refused.exit_code)
@@ -43,9 +43,9 @@ class Viz:
             shutil.rmtree(_api(), ignore_errors=True)  # of another state of the graph
 
     @cli_hook_impl
-    def after_command_run(self, command_args: list[str]) -> None:
+    def after_command_run(self, project_metadata: Any, command_args: list[str]) -> None:
         """Take fonts of a network and this machine's folder out of the page. Exit with code 1 if none was written."""
-        if command_args[:2] != ["viz", "build"] or {"-h", "--help"} & set(command_args):
+        if not _draws(project_metadata, command_args) or command_args[1:2] != ["build"]:
             return
         if not (_api() / "main").exists():  # Kedro-Viz has said why, and exits with 0
             _exit("kedro viz built no page", 1)
@@ -53,6 +53,12 @@ class Viz:
             page.write_text(FONTS.sub("", page.read_text()))
         for node in (_api() / "nodes").iterdir():
             node.write_text(node.read_text().replace(f"{project_root()}/", ""))
+
+
+def _draws(project: Any, command_args: list[str]) -> bool:
+    """Tell whether a command draws this project; Kedro calls these hooks in every project of an environment."""
+    ours = getattr(project, "package_name", None) == __name__.partition(".")[0]
+    return ours and command_args[:1] == ["viz"] and not {"-h", "--help"} & set(command_args)
 
 
 def _api() -> Path:
