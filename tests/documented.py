@@ -91,6 +91,14 @@ ELSEWHERE = {
         "tests/test_docs.py::test_the_site_is_built_without_a_warning",
         '"mkdocs", "build", "--strict"',
     ),
+    "MLFLOW_TRACKING_URI=http://localhost:5000 uv run --extra mlflow kedro run --pipeline=digits_glt": (
+        "tests/test_tracking.py::test_a_whole_run_is_tracked_and_ends_as_it_would_without",
+        'call(project, "kedro", "run", "--pipeline=digits_glt")',
+    ),
+    "uv run --group viz kedro viz build --include-previews": (
+        "tests/test_viz.py::test_kedro_viz_builds_a_page_of_layers_and_stages_without_data_and_network",
+        '"viz", "build", "--include-previews"',
+    ),
     "uv run ltpipe generate --show NAME": (
         "tests/test_like.py::test_show_prints_the_whole_and_the_whole_is_the_benchmark",
         '"ltpipe", "generate", "--show", "cifar100_lt_10"',
@@ -164,7 +172,10 @@ NOT_RUN = {
         'ltpipe accept NAME --reason "..."',
     ],
     "it would run itself: a soak test runs the story above": ["uv run pytest -m soak"],
-    "it serves until it is stopped": ["uv run --group docs mkdocs serve"],
+    "it serves until it is stopped": [
+        "uv run --group docs mkdocs serve",
+        "uv run python -m http.server --directory build",
+    ],
     "it is a shell for a person": ["docker run --rm -it ltpipe bash"],
     "it downloads 169 or 248 MB of images": [
         "uv run kedro run --pipeline=cifar100_lt",

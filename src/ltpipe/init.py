@@ -240,8 +240,8 @@ def _describe_cost(spec: Benchmark, price: cost.Cost) -> str:
     cells = sum(len(spec.seeds_of(run)) for run in spec.runs)
     return (
         f"Cost: about {show.describe_time(price.seconds)} of training for {cells} cells where init was run (estimated "
-        f"from a few steps), then seconds a cell to export and evaluate; {show.describe_size(price.size)} in data/, and "
-        "as much in DVC's cache."
+        f"from a few steps), then seconds a cell to export and evaluate; {show.describe_size(price.size)} in data/, "
+        "and as much in DVC's cache."
     )
 
 

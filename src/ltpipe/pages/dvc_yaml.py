@@ -150,6 +150,7 @@ class Projection:
     def ledger(self, name: str) -> tuple[str, dict[str, Any]]:
         """Return the kind of result (outs, metrics, plots, none) and its options."""
         options = dict(getattr(self.catalog.get(name), "metadata", None) or {})
+        options.pop("kedro-viz", None)
         return options.pop("ledger", "outs"), options
 
     def block(self, name: str) -> Spec:

@@ -84,13 +84,15 @@ def _taken_for(cells: Cells, protocol: str) -> dict[int, str]:
 def recalls(runs: Mapping[str, Cells], evaluation: Evaluation, advice: Advice, state: str) -> dict[str, Any]:
     """Return what a pull request's comment draws of classes, as JSON values.
 
-    recall: run -> protocol -> label -> mean over seeds, in percent. recommended: None if nothing was selected. state:
-    digest of what was judged. splits: protocol -> test split. names: label -> class.
+    recall: run -> protocol -> label -> mean over seeds, in percent. recommended, model (its path below the folder of
+    data): None if nothing was selected. state: digest of what was judged. splits: protocol -> test split. names:
+    label -> class.
     """
     names = next(iter(runs.values())).details[0]["classes"]
     return {
         "state": state,
         "recommended": advice.run if advice.selected else None,
+        "model": advice.model,
         "splits": {name: protocol.test for name, protocol in evaluation.protocols.items()},
         "names": {str(label): str(name) for label, name in enumerate(names)},
         "recall": {
