@@ -58,6 +58,7 @@ def render_card(
         *_results_section(summary, verdict, measured),
         "## Limits",
         "",
+        *(f"* {escape(sentence)}." for sentence in verdict["state"]["warnings"]),
         *(f"* {sentence}" for sentence in limits(summary, measured, advice, facts)),
     ]
     return "\n".join([*lines, ""])
