@@ -120,7 +120,7 @@ def load_weights(config: Config, path: Path, branches: int, image: int | None = 
     timm brings older formats into today's, and position embeddings to the size of `image`. Raises Refused, in one line,
     if a tensor is missing, left over or of another shape.
     """
-    from ltpipe.storage.state_dict import read_state_dict
+    from ltpipe.storage.weights import read_state_dict
 
     state = read_state_dict(path)
     network: Any = _create(config.name, _classes(config.name, state), image, state, path)
