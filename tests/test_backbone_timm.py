@@ -143,6 +143,8 @@ def test_a_network_that_does_not_exist_is_refused_with_the_parameters():
         parse(Model, {"backbone": "timm", "options": {"name": "test_resnett"}}, "b.yml, model")
     with pytest.raises(Refused, match=r"options\.name: Field required"):
         parse(Model, {"backbone": "timm", "image": 32, "options": {}}, "b.yml, model")
+    with pytest.raises(Refused, match=r"options: .*pretrained_on is missing"):
+        parse(Model, {"backbone": "timm", "options": RESNET | {"weights": "w.pth"}}, "b.yml, model")
     with pytest.raises(Refused, match="image: Field required"):
         parse(Model, {"backbone": "cnn"}, "b.yml, model")
 
@@ -274,6 +276,19 @@ def test_a_checkpoint_is_of_the_content_of_its_weights(tmp_path, trained):
     path.unlink()
     with pytest.raises(Refused, match=r"w.safetensors, a file that the parameters name, cannot be read"):
         identity("b.ce.s0", **blocks, seed=0)
+
+
+def test_the_stages_of_a_cell_depend_on_the_file_that_its_run_names(content):
+    from ltpipe.benchmark import Benchmark
+    from ltpipe.pages.dvc_yaml import Projection
+
+    block = content["digits_glt"]
+    block["model"] |= {"backbone": "timm", "options": RESNET, "mean": [0.5] * 3, "std": [0.2] * 3}
+    own = {"options": {"weights": "w.pth", "pretrained_on": "shapes"}}
+    block["runs"]["tuned"] = {"train": {"method": "ce", "split": "train_glt", "model": own}}
+    projection = Projection(None, "b", parse(Benchmark, block, "x.yml"), None, None)
+    assert projection.files(["b.model", "b.runs.tuned.train", "b.schedule"]) == {"w.pth"}
+    assert projection.files(["b.model", "b.runs.ce.train"]) == set()
 
 
 def test_a_model_is_rebuilt_without_the_file_of_its_weights(tmp_path, trained):

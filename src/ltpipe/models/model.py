@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from ltpipe.config.spec import MenuItem, Refused, load_item, menu_names, parse
+from ltpipe.config.spec import MenuItem, Refused, in_options, load_item, menu_names, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +43,8 @@ class Model(MenuItem):
             return value
         try:
             return own.inputs(own.Config.model_validate(value.get("options", {}))) | dict(value)
-        except ValidationError:  # said better by the options' own check
-            return value
+        except ValidationError as error:
+            raise in_options(error) from None
         except Refused as refused:
             raise ValueError(refused.message) from None
 
