@@ -54,6 +54,7 @@ ALL = [
     "places_lt",
     "mscoco_glt",
     "image_folder",
+    "finetune_folder",
 ]
 
 

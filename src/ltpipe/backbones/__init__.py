@@ -7,10 +7,10 @@ several branches. private: what each branch has for itself (see ltpipe.interface
 networks that take one size only; the others ignore it.
 
 A backbone whose networks cannot be cut into a trunk and branches states WHOLE = True; LIBRARIES are the packages whose
-version goes into a checkpoint's provenance. One that has weights to start from
-has two functions more, and one that knows its images a third:
+version goes into a checkpoint's provenance. One that has weights to start from has two functions more, and one that
+knows its images a third:
 
-    find_weights(config)                         -> their file and facts for the provenance, or None: random weights
-    load_weights(config, path, branches, image)  -> tensors by the names of build's network
-    inputs(config)                               -> image, mean and std, where the block `model` does not state them
+* find_weights(config): their file and facts for the provenance, or None: random weights
+* load_weights(config, path, branches, image): tensors by the names of build's network
+* inputs(config): image, mean and std, where the block `model` does not state them
 """
