@@ -85,6 +85,23 @@ def test_a_network_is_trained_and_resumed_like_any_other(tmp_path, monkeypatch):
     assert tiny.same(loop.fit(task(tmp_path / "cut"))[0], whole)
 
 
+@pytest.mark.parametrize("layer", [torch.nn.Dropout(0.1), timm.layers.DropPath(0.1)])
+def test_micro_batches_are_refused_where_a_second_pass_would_draw_other_numbers(tmp_path, monkeypatch, layer):
+    create = backbone._create
+
+    def with_layer(*arguments):
+        network = create(*arguments)
+        network.drawing = layer
+        return network
+
+    of = replace(tiny.task(tmp_path, "ce"), model=model("test_resnet", tiny.SIZE))
+    of = replace(of, schedule=tiny.SCHEDULE.model_copy(update={"accumulate": 2}))
+    loop._initial_state(of)
+    monkeypatch.setattr(backbone, "_create", with_layer)
+    with pytest.raises(Refused, match=r"accumulate passes images twice, and .*drawing draws anew: state 1"):
+        loop._initial_state(of)
+
+
 def test_a_method_with_whole_networks_gets_copies():
     network, _ = build_network(Run(method="lff"), model("test_resnet"), tiny.PROBLEM)
     branches = network.backbone.branches

@@ -81,14 +81,16 @@ def test_a_folder_becomes_a_valid_benchmark_with_its_counts(project, invoke, pho
     assert written(project, "first")["source"] == {"size": 16}
 
 
-def test_with_a_backbone_the_benchmark_starts_from_its_weights(project, invoke, photos, tmp_path, monkeypatch):
+def test_with_a_backbone_the_benchmark_starts_from_its_weights(project, invoke, photos, monkeypatch):
     monkeypatch.setattr("ltpipe.init._has_gpu", lambda: False)
-    (tmp_path / "w.safetensors").touch()
+    (project / "weights").mkdir()
+    (project / "weights/w.safetensors").touch()
     words = (photos, "--name", "tuned", "--backbone", "test_vit")
-    done = invoke(*words, "--weights", tmp_path / "w.safetensors", "--pretrained-on", "moths", "--seeds", 2)
+    done = invoke(*words, "--weights", "weights/w.safetensors", "--pretrained-on", "moths", "--seeds", 2)
     assert done.exit_code == 0, done.output
     spec = load(project / "conf/base", ["tuned"])["tuned"]
     assert (spec.model.image, spec.source.size, spec.model.mean) == (160, 183, (0.5,) * 3)
+    assert spec.model.options["weights"] == "weights/w.safetensors"  # relative to the project, for every machine
     assert spec.model.seen() == "moths" and list(spec.runs) == ["head", "head_adjusted"] and len(spec.seeds) == 2
     assert "have been trained on moths" in done.output
     assert "nothing changed" in invoke(photos, "--name", "tuned").output  # the network is remembered
@@ -105,11 +107,12 @@ def test_with_a_gpu_all_weights_are_trained_too(project, invoke, photos, monkeyp
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--weights", "w.pth"], "belong to a network: name it by --backbone"),
+        (["--weights", "conf/base/catalog.yml"], "belong to a network: name it by --backbone"),
         (["--backbone", "test_vit.r160_in1k", "--size", "64"], "the size is that of the network"),
-        (["--backbone", "test_vti", "--weights", "w.pth", "--pretrained-on", "x"], "nearest: .*test_vit"),
+        (["--backbone", "test_vti.r160_in1k"], "nearest: .*test_vit"),
         (["--backbone", "test_vit"], "needs the tag in the name"),
-        (["--backbone", "test_vit", "--weights", "w.pth"], "pretrained_on is missing"),
+        (["--backbone", "test_vit", "--weights", "no.pth"], r"no file no\.pth"),
+        (["--backbone", "test_vit", "--weights", "conf/base/catalog.yml"], "pretrained_on is missing"),
     ],
 )
 def test_a_backbone_that_cannot_be_is_refused_and_nothing_is_written(project, invoke, photos, words, said):

@@ -128,7 +128,7 @@ def command(
 ) -> None:
     """Look at the images in PATH, and write a benchmark NAME for them."""
     place = find_place(path, name)
-    network = _ask_network(backbone, weights, pretrained_on, size)
+    network = _ask_network(place, backbone, weights, pretrained_on, size)
     asked = Asked(int(size) if size else None, epochs, seeds, network)
     if place.file.exists():
         return _look_again(place, update, asked)
@@ -148,7 +148,7 @@ def command(
 
 
 def _ask_network(
-    backbone: str | None, weights: str | None, pretrained_on: str | None, size: str | None
+    place: Place, backbone: str | None, weights: str | None, pretrained_on: str | None, size: str | None
 ) -> dict[str, str] | None:
     """Return the options of the network to start from, if one is asked for. Raises Refused if they do not fit."""
     if backbone is None:
@@ -158,7 +158,15 @@ def _ask_network(
     if size is not None:
         raise Refused("--size: with --backbone, the size is that of the network")
     stated = {"pretrained_on": pretrained_on} if pretrained_on else {}
-    return {"name": backbone, "weights": weights or "timm"} | stated
+    return {"name": backbone, "weights": _name_file(place, weights) if weights else "timm"} | stated
+
+
+def _name_file(place: Place, weights: str) -> str:
+    """Return the path of a file as the benchmark names it: inside the project, relative to it."""
+    path = Path(weights).resolve()
+    if not path.is_file():
+        raise Refused(f"--weights: no file {weights}")
+    return path.relative_to(place.root).as_posix() if path.is_relative_to(place.root) else str(path)
 
 
 def find_place(path: Path, name: str) -> Place:

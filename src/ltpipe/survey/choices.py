@@ -66,7 +66,7 @@ def choose_pretrained(network: Mapping[str, Any], gpu: bool) -> dict[str, Any]:
     return {
         "like": {"benchmark": FINETUNE} | ({} if gpu else {"runs": HEADS}),
         "source": {"size": -(-model.image * 8 // 7)},
-        "model": model.model_dump(mode="json", include={"backbone", "options", "image", "mean", "std"}),
+        "model": {key: model.model_dump(mode="json")[key] for key in ("backbone", "options", "image", "mean", "std")},
     }
 
 

@@ -183,6 +183,8 @@ def _initial_state(task: Task) -> State:
     for part in network.backbone.modules():
         if isinstance(part, Branches):
             part.partition_batch = method.needs().partition_batch
+    if task.schedule.accumulate > 1 and (drawing := micro_batches.draws_numbers(network)):
+        raise Refused(f"{task.name}: schedule.accumulate passes images twice, and {drawing} draws anew: state 1")
     if task.start is not None:
         # The first part of a weight's name is backbone, head or own. Parts that the method does not keep start anew.
         kept = {k: v for k, v in task.start.items() if k.split(".")[0] in method.needs().keeps}
