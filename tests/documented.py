@@ -177,6 +177,9 @@ NOT_RUN = {
         "uv run python -m http.server --directory build",
     ],
     "it is a shell for a person": ["docker run --rm -it ltpipe bash"],
+    "it measures steps of a ResNet-50, minutes on a CPU; tests/test_init.py runs it with a small network": [
+        "uv run ltpipe init ../photos --name photos --backbone resnet50.tv_in1k",
+    ],
     "it downloads 169 or 248 MB of images": [
         "uv run kedro run --pipeline=cifar100_lt",
         "uv run kedro run --pipeline=tiny_imagenet_lt_32px",

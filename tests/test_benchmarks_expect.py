@@ -118,6 +118,7 @@ MADE = {
     "inaturalist2018": lambda spec: made({"train": filled(437_513, 8142, 1000, 2), "val": [3] * 8142}),
     "mscoco_glt": lambda spec: coco(),
     "image_folder": lambda spec: made({"": [100] * 10}),
+    "finetune_folder": lambda spec: made({"": [100] * 10}),
 }
 
 

@@ -56,6 +56,7 @@ ALL = [
     "places_lt",
     "mscoco_glt",
     "image_folder",
+    "finetune_folder",
 ]
 
 

@@ -83,6 +83,46 @@ def test_a_folder_becomes_a_valid_benchmark_with_its_counts(project, invoke, pho
     assert written(project, "first")["source"] == {"size": 16}
 
 
+def test_with_a_backbone_the_benchmark_starts_from_its_weights(project, invoke, photos, monkeypatch):
+    monkeypatch.setattr("ltpipe.init._has_gpu", lambda: False)
+    (project / "weights").mkdir()
+    (project / "weights/w.safetensors").touch()
+    words = (photos, "--name", "tuned", "--backbone", "test_vit")
+    done = invoke(*words, "--weights", "weights/w.safetensors", "--pretrained-on", "moths", "--seeds", 2)
+    assert done.exit_code == 0, done.output
+    spec = load(project / "conf/base", ["tuned"])["tuned"]
+    assert (spec.model.image, spec.source.size, spec.model.mean) == (160, 183, (0.5,) * 3)
+    assert spec.model.options["weights"] == "weights/w.safetensors"  # relative to the project, for every machine
+    assert spec.model.seen() == "moths" and list(spec.runs) == ["head", "head_adjusted"] and len(spec.seeds) == 2
+    assert "have been trained on moths" in done.output
+    assert "nothing changed" in invoke(photos, "--name", "tuned").output  # the network is remembered
+
+
+def test_with_a_gpu_all_weights_are_trained_too(project, invoke, photos, monkeypatch):
+    monkeypatch.setattr("ltpipe.init._has_gpu", lambda: True)
+    assert invoke(photos, "--name", "whole", "--backbone", "test_vit.r160_in1k", "--epochs", 7).exit_code == 0
+    spec = load(project / "conf/base", ["whole"])["whole"]
+    assert list(spec.runs) == ["head", "head_adjusted", "finetune", "finetune_adjusted"]
+    assert (spec.schedule.epochs, spec.schedule.lr) == (7, 0.01) and spec.model.options["weights"] == "timm"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--weights", "conf/base/catalog.yml"], "belong to a network: name it by --backbone"),
+        (["--backbone", "test_vit.r160_in1k", "--size", "64"], "the size is that of the network"),
+        (["--backbone", "test_vti.r160_in1k"], "nearest: .*test_vit"),
+        (["--backbone", "test_vit"], "needs the tag in the name"),
+        (["--backbone", "test_vit", "--weights", "no.pth"], r"no file no\.pth"),
+        (["--backbone", "test_vit", "--weights", "conf/base/catalog.yml"], "pretrained_on is missing"),
+    ],
+)
+def test_a_backbone_that_cannot_be_is_refused_and_nothing_is_written(project, invoke, photos, words, said):
+    done = invoke(photos, "--name", "wrong", *words)
+    assert done.exit_code == 2 and re.search(said, done.output), done.output
+    assert not (project / "conf/base/parameters/wrong.yml").exists()
+
+
 def test_a_folder_outside_of_the_project_is_a_fact_of_the_machine(project, invoke, photos):
     assert invoke(photos, "--name", "outside").exit_code == 0
     assert str(photos) not in (project / "conf/base/parameters/outside.yml").read_text()

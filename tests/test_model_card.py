@@ -21,11 +21,11 @@ REPORTED = Reported(why="nobody reports it")
 def files(cell, spec, state_of, accept_cells, manifest, images, validation):
     """files(wrong, seeds, classes, notice): the report's files; wrong: share of wrong predictions of logit_adjust."""
 
-    def make(wrong=0.1, seeds=SEEDS, notice="the licence", accepted=True, classes=None):
+    def make(wrong=0.1, seeds=SEEDS, notice="the licence", accepted=True, classes=None, warnings=()):
         cells = {run: [cell(run, s, share) for s in seeds] for run, share in zip(RUNS, (0.1, wrong), strict=True)}
         summaries = [summarise(REPORTED, *(c.metrics for c in cells[run])) for run in RUNS]
         baseline = accept_cells([cell(run, s) for run in RUNS for s in SEEDS]) if accepted else None
-        state = state_of(*summaries, accepted=baseline)
+        state = state_of(*summaries, accepted=baseline) | {"warnings": list(warnings)}
         verdict = judge(manifest, baseline, spec.gate, spec.evaluate, state, *summaries)
         every = [c for run in RUNS for c in cells[run]]
         tables = [c.predictions.copy() for c in every]
@@ -66,6 +66,12 @@ def test_there_is_a_card_for_each_run_with_the_keys_of_the_hub(failing):
         "datasets": ["digits_glt"],
         "metrics": ["accuracy", "recall", "f1"],
     }
+
+
+def test_report_and_card_warn_of_what_the_pretraining_has_seen(files):
+    _, written = files(warnings=["ce: pretrained on in1k, which holds images of this benchmark"])
+    said = {name for name, content in written.items() if "pretrained on in1k" in content.decode("utf-8", "ignore")}
+    assert said == {"report.html", "report.md", "model_card_ce.md"}
 
 
 def test_the_model_index_has_the_means_of_the_verdict_by_protocol_and_group(failing):

@@ -19,7 +19,7 @@ from ltpipe.evaluation.judge import Gate
 from ltpipe.evaluation.measure import Evaluation
 from ltpipe.evaluation.reported import Reported, SharedReported
 from ltpipe.models.model import Model
-from ltpipe.recipe.run import Run
+from ltpipe.recipe.run import Run, require_branches
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.serving.export import Parity
 from ltpipe.storage.manifest import role_of
@@ -250,7 +250,7 @@ class Benchmark(Spec):
         """The keys that the run changes in schedule and model exist, and its method uses them."""
         try:
             self.schedule.with_changes(row.train.schedule)
-            self.model.with_changes(row.train.model)
+            require_branches(row.train, self.model, row.train.needs(self.expect.classes))
         except Refused as refused:
             raise ValueError(f"runs.{name}.train.{refused.message}") from None
         if unused := self.schedule.unused_keys(row.train, self.expect.classes):

@@ -39,7 +39,7 @@ from ltpipe.storage.table import Table
 from ltpipe.survey import choices, cost, lookalikes, revise, show
 from ltpipe.survey.folder import Survey, count_splits, look, require_enough
 
-TEMPLATE = "image_folder"
+TEMPLATE = "image_folder"  # the whole network from random weights; with --backbone, choices.FINETUNE
 RAW = f"data/01_raw/{TEMPLATE}"
 WHY = "your own data: nobody else reports on it"
 
@@ -78,10 +78,11 @@ class Asked(NamedTuple):
     size: int | None = None
     epochs: int | None = None
     seeds: int | None = None
+    network: Mapping[str, str] | None = None  # options of the backbone timm
 
     def or_else(self, other: "Asked") -> "Asked":
         """Return this, with what it leaves open from `other`."""
-        return Asked(*(mine if mine is not None else theirs for mine, theirs in zip(self, other, strict=True)))
+        return Asked(**other._asdict() | {key: mine for key, mine in self._asdict().items() if mine is not None})
 
 
 class Drawn(NamedTuple):
@@ -111,10 +112,24 @@ class Drawn(NamedTuple):
     type=click.IntRange(2),
     help="Trainings of every run. Default: 3; with 2 the gate seldom sees enough to be accepted.",
 )
-def command(path: Path, name: str, update: bool, size: str | None, epochs: int | None, seeds: int | None) -> None:
+@click.option("--backbone", help="A network of timm to start from, with the tag of its weights: resnet50.tv_in1k.")
+@click.option("--weights", help="A file of weights for --backbone, instead of timm's own.")
+@click.option("--pretrained-on", help="What these weights have been trained on, e.g. in1k.")
+def command(
+    path: Path,
+    name: str,
+    update: bool,
+    size: str | None,
+    epochs: int | None,
+    seeds: int | None,
+    backbone: str | None,
+    weights: str | None,
+    pretrained_on: str | None,
+) -> None:
     """Look at the images in PATH, and write a benchmark NAME for them."""
     place = find_place(path, name)
-    asked = Asked(int(size) if size else None, epochs, seeds)
+    network = _ask_network(place, backbone, weights, pretrained_on, size)
+    asked = Asked(int(size) if size else None, epochs, seeds, network)
     if place.file.exists():
         return _look_again(place, update, asked)
     if update:
@@ -130,6 +145,28 @@ def command(path: Path, name: str, update: bool, size: str | None, epochs: int |
     _say(*(line.removeprefix("# ") for line in header.splitlines()), "", *_describe_writing(place))
     _say(*next_commands(place, drawn, spec))
     return None
+
+
+def _ask_network(
+    place: Place, backbone: str | None, weights: str | None, pretrained_on: str | None, size: str | None
+) -> dict[str, str] | None:
+    """Return the options of the network to start from, if one is asked for. Raises Refused if they do not fit."""
+    if backbone is None:
+        if weights or pretrained_on:
+            raise Refused("--weights and --pretrained-on belong to a network: name it by --backbone")
+        return None
+    if size is not None:
+        raise Refused("--size: with --backbone, the size is that of the network")
+    stated = {"pretrained_on": pretrained_on} if pretrained_on else {}
+    return {"name": backbone, "weights": _name_file(place, weights) if weights else "timm"} | stated
+
+
+def _name_file(place: Place, weights: str) -> str:
+    """Return the path of a file as the benchmark names it: inside the project, relative to it."""
+    path = Path(weights).resolve()
+    if not path.is_file():
+        raise Refused(f"--weights: no file {weights}")
+    return path.relative_to(place.root).as_posix() if path.is_relative_to(place.root) else str(path)
 
 
 def find_place(path: Path, name: str) -> Place:
@@ -152,19 +189,23 @@ def draw_benchmark(place: Place, split: Split | None, asked: Asked) -> Drawn:
     survey = look(place.images, place.root / RAW)
     require_enough(survey)
     names = survey.names()
-    template = load(place.root / "conf/base", [TEMPLATE])[TEMPLATE]
+    like = choices.FINETUNE if asked.network else TEMPLATE
+    template = load(place.root / "conf/base", [like])[like]
     manifest = draw(survey.index, split or template.split)
     splits = count_splits(manifest, len(names))
     rule = choices.choose_groups(splits["train"])
     gpu = _has_gpu()
-    side = asked.size or choices.choose_size(survey.sizes, gpu)
+    given = choices.choose_pretrained(asked.network, gpu) if asked.network else {}
+    side = given["source"]["size"] if given else asked.size or choices.choose_size(survey.sizes, gpu)
     squares = _read_sample(survey, manifest, side)
     options: dict[str, str] = {} if place.inside is None else {"root": place.inside}
     options |= {"broken": "exclude"} if survey.broken else {}
     options |= {"duplicates": "exclude"} if survey.equal else {}
     groups = rule.model_dump()
+    schedule = {} if given else choices.choose_schedule(sum(splits["train"]), side)
+    schedule |= _shorter(asked.epochs, template.schedule.warmup)
     block = {
-        "like": TEMPLATE,
+        "like": given.get("like", TEMPLATE),
         "source": {"size": side} | ({"options": options} if options else {}),
         "split": {"options": {"groups": groups}},
         "expect": {
@@ -172,9 +213,9 @@ def draw_benchmark(place: Place, split: Split | None, asked: Asked) -> Drawn:
             "class_counts": {part: encode_runs(counts) for part, counts in splits.items()},
             "groups": groups | {"split": "train"},
         },
-        "model": choices.choose_network(side, gpu) | {"image": side} | choices.measure_pixels(squares),
-        "schedule": choices.choose_schedule(sum(splits["train"]), side)
-        | _shorter(asked.epochs, template.schedule.warmup),
+        "model": given.get("model")
+        or choices.choose_network(side, gpu) | {"image": side} | choices.measure_pixels(squares),
+        **({"schedule": schedule} if schedule else {}),
         "reported": {"why": WHY},
     } | ({"seeds": {f"s{seed}": seed for seed in range(asked.seeds)}} if asked.seeds else {})
     members = rule.of_classes(np.array(splits["train"])).tolist()
@@ -209,7 +250,9 @@ def _has_gpu() -> bool:
 
 def _whole(place: Place, block: Mapping[str, Any]) -> Benchmark:
     """Return the block as a whole benchmark. Raises Refused if it is none."""
-    blocks = load_blocks(place.root / "conf/base/parameters", [TEMPLATE]) | {place.name: block}
+    folder = place.root / "conf/base/parameters"
+    known = [name for name in (TEMPLATE, choices.FINETUNE) if (folder / f"{name}.yml").exists()]
+    blocks = load_blocks(folder, known) | {place.name: block}
     return parse(Benchmark, resolve_like(blocks, place.name), str(place.file.relative_to(place.root)))
 
 
@@ -217,19 +260,14 @@ def write_header(place: Place, drawn: Drawn, spec: Benchmark, price: cost.Cost) 
     """Return the comment at the top of the file: what it is of, how to run it, what it costs, why these choices."""
     totals = {split: sum(counts) for split, counts in drawn.splits.items()}
     parts = ", ".join(f"{number:,} {split}" for split, number in totals.items())
-    schedule, rule = spec.schedule, spec.expect.groups
-    by_rule = schedule.epochs == choices.choose_schedule(totals["train"], spec.source.size)["epochs"]
+    rule = spec.expect.groups
     lines = [
         f"{place.name}: {len(drawn.survey.index):,} pictures of {spec.expect.classes} classes as `ltpipe init` found "
         f"them: {parts}.",
         f"Command: kedro run --pipeline={place.name}",
         f"Expected: nobody else reports on it. The numbers that `ltpipe accept {place.name}` takes are its baseline.",
         _describe_cost(spec, price),
-        f"Size {spec.source.size}: the median of the shorter sides is "
-        f"{np.median(drawn.survey.sizes.min(axis=1)):g} pixels"
-        + ("" if _has_gpu() else f"; without a GPU at most {choices.LARGEST_WITHOUT_GPU}")
-        + f" (--size). Epochs {schedule.epochs}{'' if by_rule else ' (by your choice)'}, batch {schedule.batch}: by "
-        f"the {totals['train']:,} training images.",
+        _describe_network(drawn, spec, totals["train"]),
         f"Groups: {_describe_groups(rule, drawn.groups)}.",
         *([] if spec.gate.metrics else ["The few do not gate: they have too few test pictures to see a fall."]),
     ]
@@ -242,6 +280,21 @@ def _describe_cost(spec: Benchmark, price: cost.Cost) -> str:
         f"Cost: about {show.describe_time(price.seconds)} of training for {cells} cells where init was run (estimated "
         f"from a few steps), then seconds a cell to export and evaluate; {show.describe_size(price.size)} in data/, "
         "and as much in DVC's cache."
+    )
+
+
+def _describe_network(drawn: Drawn, spec: Benchmark, trained: int) -> str:
+    """Return size, and epochs and batch or the weights to start from, with the reasons. trained: training images."""
+    size, schedule = spec.source.size, spec.schedule
+    if seen := spec.model.seen():
+        name, weights = (spec.model.options[key] for key in ("name", "weights"))
+        return f"Size {size}: by the network, {name}. Its weights, {weights}, have been trained on {seen}."
+    by_rule = schedule.epochs == choices.choose_schedule(trained, size)["epochs"]
+    return (
+        f"Size {size}: the median of the shorter sides is {np.median(drawn.survey.sizes.min(axis=1)):g} pixels"
+        + ("" if _has_gpu() else f"; without a GPU at most {choices.LARGEST_WITHOUT_GPU}")
+        + f" (--size). Epochs {schedule.epochs}{'' if by_rule else ' (by your choice)'}, batch {schedule.batch}: by "
+        f"the {trained:,} training images."
     )
 
 

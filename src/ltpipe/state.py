@@ -9,6 +9,7 @@ from typing import Any
 from ltpipe.benchmark import Benchmark
 from ltpipe.data.identity import drawn_by
 from ltpipe.evaluation.measure import measured_by
+from ltpipe.evaluation.pretraining import warn_of_seen
 from ltpipe.recipe.cell import identity
 from ltpipe.storage.identity import digest, require
 from ltpipe.storage.provenance import code_version
@@ -41,7 +42,9 @@ def state(
         for seed in spec.seeds_of(run)
         if row.train.start_from
     }
+    seen = {run: spec.model.with_changes(row.train.model).seen() for run, row in spec.runs.items()}
     whole = {"benchmark": benchmark, "cells": cells, "starts": starts, "seeds": dict(spec.seeds)}
+    whole["warnings"] = warn_of_seen(spec.source.name, seen)
     facts = {
         "parameters": digest(spec.model_dump(mode="json")),
         "accepted": digest(accepted),

@@ -18,7 +18,9 @@ class Config(Spec):
     width: int = Field(16, gt=0, description="channels of the first block; each further block has twice as many")
 
 
-def build(config: Config, branches: int, narrow: float = 1.0, private: str = "stages") -> "nn.Module":
+def build(
+    config: Config, branches: int, narrow: float = 1.0, private: str = "stages", image: int | None = None
+) -> "nn.Module":
     """Return the network: images B x 3 x H x W -> features B x 4*width, or B x branches x 4*width if branches > 1.
 
     Each block is a stage. They are too small to be narrowed, so `narrow` has no effect.

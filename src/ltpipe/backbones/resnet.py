@@ -43,7 +43,9 @@ class Config(Spec):
         return self
 
 
-def build(config: Config, branches: int, narrow: float = 1.0, private: str = "stages") -> "nn.Module":
+def build(
+    config: Config, branches: int, narrow: float = 1.0, private: str = "stages", image: int | None = None
+) -> "nn.Module":
     """Return the network: images B x 3 x H x W -> features B x D, or B x branches x D if branches > 1.
 
     D is 8 * width (depth 18, 34) or 32 * width. If branches > 1, the last two stages keep the share `narrow` of their

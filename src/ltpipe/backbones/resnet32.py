@@ -25,7 +25,9 @@ class Config(Spec):
     depth: int = Field(32, description="layers with weights, 6n + 2 for n blocks in each stage")
 
 
-def build(config: Config, branches: int, narrow: float = 1.0, private: str = "stages") -> "nn.Module":
+def build(
+    config: Config, branches: int, narrow: float = 1.0, private: str = "stages", image: int | None = None
+) -> "nn.Module":
     """Return the network: images B x 3 x H x W -> features B x D, or B x branches x D if branches > 1.
 
     D is 4 * width. If branches > 1, the last two stages keep the share `narrow` of their channels, and so does D

@@ -84,9 +84,8 @@ class MenuItem(Spec):
     def _options_fit(self) -> "MenuItem":
         try:
             self.config()
-        except ValidationError as error:  # its paths begin inside the options
-            details = [_option_error(line) for line in error.errors()]
-            raise ValidationError.from_exception_data(error.title, details) from None
+        except ValidationError as error:
+            raise in_options(error) from None
         return self
 
     def module(self) -> ModuleType:
@@ -103,6 +102,11 @@ class MenuItem(Spec):
 
     def files(self) -> frozenset[str]:
         return super().files() | self.config().files()
+
+
+def in_options(error: ValidationError) -> ValidationError:
+    """Return an error of a module's Config, whose paths begin inside the options, as one of the block around them."""
+    return ValidationError.from_exception_data(error.title, [_option_error(line) for line in error.errors()])
 
 
 def _option_error(line: Any) -> InitErrorDetails:

@@ -91,7 +91,7 @@ def judge(
         "accepted_reason": baseline.reason if baseline else None,
         "retired": baseline.retired if baseline else {},
         "settings": _changed_settings(baseline, gate, summaries) if baseline else [],
-        "notes": find_misleading(manifest, gate, evaluation),
+        "notes": [*state["warnings"], *find_misleading(manifest, gate, evaluation)],
         "summaries": list(summaries),
     }
 

@@ -1,14 +1,19 @@
 """Model: the parameter block that chooses a backbone and describes its images."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from ltpipe.config.spec import MenuItem, Refused, parse
+from ltpipe.config.spec import MenuItem, Refused, in_options, load_item, menu_names, parse
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The keys that one run may change; the images are the same for all runs.
 OF_A_RUN = ("backbone", "options", "head_bias")
+OF_IMAGES = ("image", "mean", "std")
 Channel = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -19,13 +24,29 @@ class Model(MenuItem):
     field: ClassVar[str] = "backbone"
 
     backbone: str = Field(description="a module of ltpipe.backbones")
-    image: int = Field(gt=0, description="height and width of the network's images, in pixels")
-    mean: tuple[Channel, Channel, Channel] = Field((0.5, 0.5, 0.5), description="mean of each channel, pixels in 0..1")
+    image: int = Field(gt=0, description="height and width of the network's images, in pixels; timm: has its own")
+    mean: tuple[Channel, Channel, Channel] = Field(
+        (0.5, 0.5, 0.5), description="mean of each channel, pixels in 0..1; timm: has its own"
+    )
     std: tuple[Channel, Channel, Channel] = Field(
-        (0.25, 0.25, 0.25), description="standard deviation of each channel, pixels in 0..1"
+        (0.25, 0.25, 0.25), description="standard deviation of each channel, pixels in 0..1; timm: has its own"
     )
 
     head_bias: bool = Field(True, description="linear classifiers have a bias; those of methods without one never do")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inputs_of_its_own(cls, value: Any) -> Any:
+        """Fill in what the benchmark leaves to a network that knows its images (which imports its library)."""
+        own = _module_of(value)
+        if not hasattr(own, "inputs") or all(key in value for key in OF_IMAGES):
+            return value
+        try:
+            return own.inputs(own.Config.model_validate(value.get("options", {}))) | dict(value)
+        except ValidationError as error:
+            raise in_options(error) from None
+        except Refused as refused:
+            raise ValueError(refused.message) from None
 
     @model_validator(mode="after")
     def _std_is_positive(self) -> "Model":
@@ -47,3 +68,25 @@ class Model(MenuItem):
         elif "options" not in changes:
             merged["options"] = {}
         return parse(Model, merged, "model")
+
+    def find_weights(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the file of the weights that the backbone starts from, and facts of it; None: random weights."""
+        find = getattr(self.module(), "find_weights", None)
+        found: tuple[Path, dict[str, Any]] | None = find(self.config()) if find else None
+        return found
+
+    def load_weights(self, path: Path, branches: int) -> "dict[str, Tensor]":
+        """Return the weights in that file, by the names of a backbone with so many branches."""
+        weights: dict[str, Tensor] = self.module().load_weights(self.config(), path, branches, self.image)
+        return weights
+
+    def seen(self) -> str | None:
+        """Return what the weights that the backbone starts from have been trained on; None: random weights."""
+        seen: Any = getattr(self.config(), "seen", None)
+        return seen() if seen else None
+
+
+def _module_of(value: Any) -> Any:
+    """Return the backbone that a block chooses; None if it chooses none that exists."""
+    name = value.get(Model.field) if isinstance(value, Mapping) else None
+    return load_item(Model.menu, name) if name in menu_names(Model.menu) else None

@@ -28,6 +28,7 @@ from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused, Spec
 from ltpipe.pipeline_registry import DEFAULT, STAGES, project_root
 from ltpipe.recipe.cell import code_modules
+from ltpipe.recipe.run import Run
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.storage.provenance import has_code, import_closure, source_path
 
@@ -116,7 +117,7 @@ class Projection:
             stage["cmd"] = f"ltpipe generate --check {self.name} && {stage['cmd']}"
         if name == "fetch" and self.spec.source.reads_outside():
             stage["always_changed"] = True  # a folder of the user's may change at any time
-        files = {path for block in map(self.block, blocks) for path in block.files()}
+        files = self.files(blocks)
         code = self.settings() if name == "parameters" else self.code(name, part, blocks)
         if blocks != asked and name != "parameters":  # a node takes the whole benchmark
             inputs.append(f"{self.name}.parameters")
@@ -129,6 +130,12 @@ class Projection:
             if path is not None:
                 stage.setdefault(kind, []).append({path: options} if options else path)
         return stage
+
+    def files(self, blocks: list[str]) -> set[str]:
+        """Return the user's files that these parameter blocks name, with those of the network that a run changes."""
+        found = [self.block(name) for name in blocks]
+        found += [self.spec.model.with_changes(block.model) for block in found if isinstance(block, Run)]
+        return {path for block in found for path in block.files()}
 
     def settings(self) -> list[str]:
         """Return what the whole of the parameters depends on: the settings, the code with their defaults, the graph."""

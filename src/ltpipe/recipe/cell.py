@@ -4,12 +4,13 @@ Importable without torch.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ltpipe.models.model import Model
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
-from ltpipe.storage.identity import digest, made_by, require
+from ltpipe.storage.identity import digest, digest_file, made_by, require
 from ltpipe.storage.provenance import code_version
 
 # the module that trains every run
@@ -39,13 +40,17 @@ def identity(cell: str, run: Run, schedule: Schedule, model: Model, seed: int) -
 
 
 def recipe(run: Run, schedule: Schedule, model: Model) -> dict[str, Any]:
-    """Return the parameters that decide the weights of a run, as JSON values."""
-    whole = schedule.with_changes(run.schedule)
+    """Return the parameters that decide the weights of a run, as JSON values; with the digest of each file they name.
+
+    Raises Refused if such a file cannot be read.
+    """
+    whole, network = schedule.with_changes(run.schedule), model.with_changes(run.model)
+    files = {path: digest_file(Path(path)) for path in sorted(network.files())}
     return {
         "run": run.model_dump(mode="json", exclude={"schedule", "model"}),
         "schedule": whole.model_dump(mode="json", exclude=SCRATCH),
-        "model": model.with_changes(run.model).model_dump(mode="json"),
-    }
+        "model": network.model_dump(mode="json"),
+    } | ({"files": files} if files else {})
 
 
 def exported_by(parity: Any) -> dict[str, str]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from ltpipe.config.spec import MenuItem, Refused
-from ltpipe.interface.method import Method
+from ltpipe.config.spec import MenuItem, Refused, load_item, menu_names
+from ltpipe.interface.method import Method, Needs
 from ltpipe.interface.streams import Problem
 from ltpipe.models.model import Model
 
@@ -63,6 +63,23 @@ class Run(MethodChoice):
         own = self.model.get("backbone")
         return super().modules() | (frozenset({f"{Model.menu}.{own}"}) if own else frozenset())
 
+    def needs(self, classes: int) -> Needs:
+        """Return what the method requires of the network; of `classes` classes."""
+        # two images of each class are enough to build the method
+        problem = Problem(np.repeat(np.arange(classes), 2), classes)
+        return self.build(problem, self.start_from is not None).needs()
+
+
+def require_branches(run: Run, model: Model, needs: Needs) -> None:
+    """Raise Refused if the method needs branches on a common trunk, and the run's backbone cannot be cut into them."""
+    model = model.with_changes(run.model)
+    if needs.branches > 1 and needs.private != "all" and getattr(model.module(), "WHOLE", False):
+        others = [name for name in menu_names(Model.menu) if not hasattr(load_item(Model.menu, name), "WHOLE")]
+        raise Refused(
+            f"method {run.method} needs {needs.branches} branches on a common trunk, into which backbone "
+            f"{model.backbone} cannot be cut; state another one for this run, in its block model: {', '.join(others)}"
+        )
+
 
 def build_network(run: Run, model: Model, problem: Problem) -> "tuple[Network, Method]":
     """Return network and method as they are before training, on the CPU.
@@ -76,7 +93,8 @@ def build_network(run: Run, model: Model, problem: Problem) -> "tuple[Network, M
     needs = method.needs()
     if needs.start_from and run.start_from is None:
         raise Refused(f"method {run.method} starts from a finished run: name one in start_from")
-    backbone = model.module().build(model.config(), needs.branches, needs.narrow, needs.private)
+    require_branches(run, model, needs)
+    backbone = model.module().build(model.config(), needs.branches, needs.narrow, needs.private, model.image)
     network = Network(backbone, method.head(backbone.features), method.build(backbone.features))
     method.own = network.own
     return network, method

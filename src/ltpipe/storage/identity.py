@@ -6,6 +6,8 @@ A file's name says what should be in the file, not what is in it.
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ltpipe.config.spec import Refused, Spec
@@ -20,6 +22,22 @@ def digest(value: Any) -> str:
 def digest_bytes(content: bytes) -> str:
     """Return the first 16 hex digits of a SHA-256 over a file's content."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a user's file, in hex. Raises Refused if it cannot be read."""
+    try:
+        state = path.stat()
+        return _digest_as_it_is(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise Refused(f"{path}, a file that the parameters name, cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=8)
+def _digest_as_it_is(path: Path, size: int, changed: int) -> str:
+    """Return the SHA-256 of a file, which is asked for once a cell. size, changed: an edited file is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_blocks(blocks: Mapping[str, Spec | Mapping[str, Any] | None]) -> str:

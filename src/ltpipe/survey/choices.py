@@ -14,13 +14,19 @@ groups      many > 100, medium 20 to 100, few < 20 training pictures (Kang et al
 gate        recall of the few gates beside that of all classes if the few have at least 50 test pictures: of fewer, one
             picture is more than two points, and `accept` would refuse a gate that sees nothing
 mean, std   measured on up to 1,000 training pictures, spread evenly over them
+
+With --backbone, a network of timm with weights: its own image, mean and std, squares of 8/7 of its image, as ImageNet's
+evaluation leaves room to crop, and the schedule of finetune_folder. Without a GPU the heads alone: all weights would
+train for hours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ltpipe.config.spec import parse
+from ltpipe.models.model import Model
 from ltpipe.storage.manifest import Groups
 
 SIZES = (16, 32, 64, 112, 224)
@@ -30,6 +36,8 @@ STEPS_AN_EPOCH = 20
 STEPS = 3000
 EPOCHS = (60, 100)
 GATED = 50  # test pictures of the few
+FINETUNE = "finetune_folder"
+HEADS = ["head", "head_adjusted"]  # its runs that take one pass over the pictures
 SAMPLE = 1000  # pictures of which mean and std are measured
 
 
@@ -47,6 +55,19 @@ def choose_network(size: int, gpu: bool) -> dict[str, Any]:
     if size <= 32 or (size <= 64 and not gpu):
         return {"backbone": "resnet32"}
     return {"backbone": "resnet", "options": {"depth": 18, "stem": "small" if size <= 64 else "large"}}
+
+
+def choose_pretrained(network: Mapping[str, Any], gpu: bool) -> dict[str, Any]:
+    """Return the blocks like, source and model for a network of timm; network: its options.
+
+    Raises Refused if timm has no such network, or if its weights are not stated completely.
+    """
+    model = parse(Model, {"backbone": "timm", "options": dict(network)}, "--backbone")
+    return {
+        "like": {"benchmark": FINETUNE} | ({} if gpu else {"runs": HEADS}),
+        "source": {"size": -(-model.image * 8 // 7)},
+        "model": {key: model.model_dump(mode="json")[key] for key in ("backbone", "options", "image", "mean", "std")},
+    }
 
 
 def choose_schedule(images: int, size: int) -> dict[str, Any]:

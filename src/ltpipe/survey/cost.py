@@ -9,6 +9,8 @@ from ltpipe.benchmark import Benchmark
 
 SECONDS = 3.0  # for which steps are measured, after the first one, in which memory is allocated
 LEAST = 2  # steps that are measured, however long they take
+PIXELS = 128 * 64 * 64  # of the images of a measured step, at most: a whole batch of large ones may take minutes
+FEWEST = 8  # images of a measured step
 FORWARD = 1 / 3  # cost of a forward pass, as a share of a training step's
 
 
@@ -35,15 +37,16 @@ def measure_step(spec: Benchmark, squares: np.ndarray) -> tuple[float, int]:
 
     schedule, run = spec.schedule, next(iter(spec.runs.values())).train
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = np.resize(np.arange(len(squares)), schedule.batch)
-    labels = np.resize(np.arange(spec.expect.classes), max(schedule.batch, spec.expect.classes))
+    count = min(schedule.batch, max(PIXELS // spec.model.image**2, FEWEST))
+    rows = np.resize(np.arange(len(squares)), count)
+    labels = np.resize(np.arange(spec.expect.classes), max(count, spec.expect.classes))
     network, method = build_network(run, spec.model, Problem(labels, spec.expect.classes))
     network.to(device).to(memory_format=torch.channels_last)
     optimizer = optimiser.sgd(network, method, schedule.phase(), schedule)
     mean, std = (channel_scale(values, device) for values in (spec.model.mean, spec.model.std))
     pixels = torch.from_numpy(squares[rows]).to(device)
-    index, generator = torch.arange(schedule.batch, device=device), torch.Generator(device).manual_seed(0)
-    targets = torch.from_numpy(labels[: schedule.batch]).to(device)
+    index, generator = torch.arange(count, device=device), torch.Generator(device).manual_seed(0)
+    targets = torch.from_numpy(labels[:count]).to(device)
 
     def step() -> float:
         began = time.perf_counter()
@@ -61,7 +64,8 @@ def measure_step(spec: Benchmark, squares: np.ndarray) -> tuple[float, int]:
     taken: list[float] = []
     while len(taken) < LEAST or sum(taken) < SECONDS:
         taken.append(step())
-    return float(np.median(taken)), sum(parameter.numel() for parameter in network.parameters())
+    seconds = float(np.median(taken)) * schedule.batch / count
+    return seconds, sum(parameter.numel() for parameter in network.parameters())
 
 
 def trained_epochs(spec: Benchmark) -> int:
@@ -73,10 +77,20 @@ def trained_epochs(spec: Benchmark) -> int:
     )
 
 
+def passes(spec: Benchmark) -> int:
+    """Return the passes without gradients of all cells that train nothing: at most one over train and val each."""
+    return sum(
+        len(spec.seeds_of(name))
+        for name, row in spec.runs.items()
+        if not spec.schedule.phases(row.train, row.train.schedule, spec.expect.classes)
+    )
+
+
 def estimate(spec: Benchmark, splits: dict[str, int], squares: np.ndarray) -> Cost:
     """Return what the benchmark will cost on this machine. splits: images of train, val and test."""
     seconds, parameters = measure_step(spec, squares)
     steps = splits["train"] / spec.schedule.batch + FORWARD * splits["val"] / spec.schedule.batch
+    looks = FORWARD * (splits["train"] + splits["val"]) / spec.schedule.batch
     cells = sum(len(spec.seeds_of(name)) for name in spec.runs)
     images = sum(splits.values()) * spec.source.size**2 * 3
-    return Cost(seconds * steps * trained_epochs(spec), images + cells * 2 * 4 * parameters)
+    return Cost(seconds * (steps * trained_epochs(spec) + looks * passes(spec)), images + cells * 2 * 4 * parameters)

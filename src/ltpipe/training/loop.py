@@ -51,8 +51,9 @@ class Task:
 
     name: for messages. fingerprint: identifies code, data and parameters; a resume point of another one is not used.
     resume: path of the resume point, which stays there when the training has ended. start: weights of the finished run
-    that this run starts from, if any. pictures: where random boxes are taken from, if not from the packed squares of
-    `train`. signals: say whether the training is to stop.
+    that this run starts from, if any. pretrained: file of the weights that its backbone starts from, if any. pictures:
+    where random boxes are taken from, if not from the packed squares of `train`. signals: say whether the training is
+    to stop.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Task:
     fingerprint: str
     resume: Path
     start: dict[str, torch.Tensor] | None = None
+    pretrained: Path | None = None
     pictures: Pictures | None = None
     signals: Signals = field(default_factory=Signals)
 
@@ -182,6 +184,8 @@ def _initial_state(task: Task) -> State:
     for part in network.backbone.modules():
         if isinstance(part, Branches):
             part.partition_batch = method.needs().partition_batch
+    if task.schedule.accumulate > 1 and (drawing := micro_batches.draws_numbers(network)):
+        raise Refused(f"{task.name}: schedule.accumulate passes images twice, and {drawing} draws anew: state 1")
     if task.start is not None:
         # The first part of a weight's name is backbone, head or own. Parts that the method does not keep start anew.
         kept = {k: v for k, v in task.start.items() if k.split(".")[0] in method.needs().keeps}
@@ -192,6 +196,9 @@ def _initial_state(task: Task) -> State:
             # torch lists every weight, which may be hundreds
             reason = shorten(str(error), 600, placeholder=" ...")
             raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {reason}") from None
+    elif task.pretrained is not None:
+        model = task.model.with_changes(task.run.model)
+        network.backbone.load_state_dict(model.load_weights(task.pretrained, method.needs().branches))
     network.to(task.device).to(memory_format=torch.channels_last)  # the layout of the batches that `normalise` returns
     return State(network, method, Progress(task.name), Meter(task.device))
 

@@ -7,8 +7,8 @@ passed through the network without a graph, and again with one when the gradient
     2. the loss of the whole batch, and its gradient by the outputs and by the method's own parameters
     3. backward through the last micro-batch; then forward again and backward through each of the others
 Only batch norm sees the micro-batches: each is normalised by its own statistics, and the running ones move once for
-each. With frozen statistics or without batch norm, the gradient is that of the whole batch up to rounding. (A network
-that draws random numbers would need the same ones in the second pass; none here draws any.)
+each. With frozen statistics or without batch norm, the gradient is that of the whole batch up to rounding. A network
+that draws random numbers would need the same ones in the second pass: it is refused (`draws_numbers`).
 """
 
 from collections.abc import Callable
@@ -20,6 +20,18 @@ from ltpipe.models.network import Network, Output
 
 Forward = Callable[[Tensor], Output]
 Loss = Callable[[Output], dict[str, Tensor]]
+
+
+def draws_numbers(network: torch.nn.Module) -> str | None:
+    """Return the name of the first layer that draws random numbers in training (dropout, stochastic depth), or None.
+
+    p is the share of torch's layers, drop_prob that of timm's.
+    """
+    for name, layer in network.named_modules():
+        share = layer.p if isinstance(layer, torch.nn.modules.dropout._DropoutNd) else getattr(layer, "drop_prob", 0)
+        if share:
+            return name
+    return None
 
 
 def split(images: Tensor, count: int, parts: int) -> list[Tensor]:

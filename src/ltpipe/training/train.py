@@ -73,6 +73,7 @@ def train(  # noqa: PLR0913 - the inputs of a stage
         raise Refused(f"{cell}: schedule.augment.colour_jitter needs whole pictures (source.pictures: packed or files)")
     target = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     facts = provenance(manifest, images, run, schedule, model, seed, start, cell)
+    given = _find_weights(run, model)
     if start is not None:
         _require_start(weights.unpack_facts(start), facts, run)
     if kept is not None and kept_log is not None and is_current(kept, facts) and _is_of(kept_log, facts):
@@ -94,9 +95,12 @@ def train(  # noqa: PLR0913 - the inputs of a stage
         fingerprint=hashlib.sha256(json.dumps([facts, target.type], sort_keys=True).encode()).hexdigest(),
         resume=scratch / RESUME,
         start=weights.unpack_weights(start)[0] if start is not None else None,
+        pretrained=given[0] if given else None,
         pictures=_take_pictures(manifest, run.split, pictures, model.image, schedule.workers),
         signals=Signals(),
     )
+    if given:
+        log.info("%s: starts from %s", cell, ", ".join(f"{key} {value}" for key, value in given[1].items()))
     with task.signals:
         final, history, method_facts, cost = finished.fit(task)
     epochs = pd.DataFrame(history or [{"epoch": 0}])  # a method may train nothing
@@ -140,18 +144,28 @@ def provenance(
     cell: str,
 ) -> dict[str, Any]:
     """Return all that determines a checkpoint, as JSON values: equal provenance on one machine means equal weights."""
-    names = class_names(manifest)
+    names, given = class_names(manifest), _find_weights(run, model)
+    libraries = getattr(model.with_changes(run.model).module(), "LIBRARIES", ())
     labels = manifest.loc[manifest["split"] == run.split, "label"]
     return {
         **identity(cell, run, schedule, model, seed),
         # other libraries round otherwise, or decode other pixels
-        "versions": {name: version(name) for name in ("torch", "torchvision", "pillow")},
+        "versions": {name: version(name) for name in ("torch", "torchvision", "pillow", *libraries)},
         "data": data_version(manifest, images),
         "classes": names,
         "classes_counts": np.bincount(labels, minlength=len(names)).tolist(),
         "parameters": recipe(run, schedule, model),
         "started_from": digest_bytes(start) if start is not None else None,
+        "pretrained": given[1] if given else None,
     }
+
+
+def _find_weights(run: Run, model: Model) -> tuple[Path, dict[str, Any]] | None:
+    """Return the file of the weights that the run's backbone starts from, and facts of it; None if there is none.
+
+    A run that starts from a finished run has the backbone of that one.
+    """
+    return None if run.start_from is not None else model.with_changes(run.model).find_weights()
 
 
 def _take_pictures(

@@ -58,9 +58,15 @@ def render_card(
         *_results_section(summary, verdict, measured),
         "## Limits",
         "",
+        *(f"* {escape(line)}." for line in verdict["state"]["warnings"] if _is_about(summary["run"], line)),
         *(f"* {sentence}" for sentence in limits(summary, measured, advice, facts)),
     ]
     return "\n".join([*lines, ""])
+
+
+def _is_about(run: str, line: str) -> bool:
+    """Tell whether a warning (see ltpipe.evaluation.pretraining) names the run; it begins with "RUN, RUN: "."""
+    return run in line.partition(":")[0].split(", ")
 
 
 def _front_matter(summary: Mapping[str, Any], benchmark: str, shown: Sequence[Headline], subject: Subject) -> list[str]:
