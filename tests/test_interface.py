@@ -158,10 +158,10 @@ def test_centroids_of_the_stream_are_of_a_class_aware_augmented_draw_that_repeat
 def test_phases_2_and_3_of_dro_lt_have_the_authors_weight_decay(tmp_path, options, decay, radius):
     schedule = tiny.SCHEDULE.model_copy(update={"weight_decay": 5e-4})
     made = tiny.built(tiny.task(tmp_path, "dro_lt", options, schedule=schedule, start=tiny.cross_entropy()))
-    groups = [optimiser.sgd(made.network, made.method, phase, schedule).param_groups for phase in made.phases]
+    groups = [optimiser.build(made.network, made.method, phase, schedule).param_groups for phase in made.phases]
     assert [[group["weight_decay"] for group in phase] for phase in groups] == [[decay, radius], [decay]]
     first = tiny.built(tiny.task(tmp_path, "dro_lt", options, schedule=schedule))
-    sgd = optimiser.sgd(first.network, first.method, first.phases[0], schedule)
+    sgd = optimiser.build(first.network, first.method, first.phases[0], schedule)
     assert sgd.param_groups[0]["weight_decay"] == 5e-4
 
 

@@ -251,6 +251,7 @@ class Benchmark(Spec):
         try:
             self.schedule.with_changes(row.train.schedule)
             self.model.with_changes(row.train.model)
+            self.schedule.require_method(row.train, self.expect.classes)
         except Refused as refused:
             raise ValueError(f"runs.{name}.train.{refused.message}") from None
         if unused := self.schedule.unused_keys(row.train, self.expect.classes):

@@ -174,7 +174,7 @@ def draw_benchmark(place: Place, split: Split | None, asked: Asked) -> Drawn:
         },
         "model": choices.choose_network(side, gpu) | {"image": side} | choices.measure_pixels(squares),
         "schedule": choices.choose_schedule(sum(splits["train"]), side)
-        | _shorter(asked.epochs, template.schedule.warmup),
+        | _shorter(asked.epochs, int(template.schedule.warmup)),
         "reported": {"why": WHY},
     } | ({"seeds": {f"s{seed}": seed for seed in range(asked.seeds)}} if asked.seeds else {})
     members = rule.of_classes(np.array(splits["train"])).tolist()

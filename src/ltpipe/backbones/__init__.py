@@ -4,4 +4,8 @@
 
 The module's int attribute `features` is D. narrow: share of their channels that the last two stages keep, if there are
 several branches. private: what each branch has for itself (see ltpipe.interface.method.Needs).
+
+`schedule.layer_decay` needs one more method of the module, and is refused without it:
+
+        layers() -> list of lists of modules: all parameters, layer by layer, from the image on
 """
