@@ -19,6 +19,7 @@ from ltpipe.recipe.cell import LATER, SCRATCH, code_modules, recipe
 from ltpipe.recipe.choices import OptimiserChoice
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import COMPARED, Schedule
+from ltpipe.storage.identity import digest
 from ltpipe.training import average, checkpoint, groups, loop, optimiser
 
 BASE = {"epochs": 3, "batch": 8, "lr": 0.1, "weight_decay": 0.0}
@@ -636,6 +637,20 @@ CHANGES = {
 }
 
 
+# Digests from the code before there were optimisers and rules to choose: accepted numbers are of recipes like these.
+OLD = {
+    "939e526bbb12": {},
+    "1c18b5906676": {"warmup": 5, "decay": {160: 0.01, 180: 1e-4}, "momentum": 0.9, "weight_decay": 2e-4},
+    "9aae76f35d4c": {"momentum": 0.0, "nesterov": False, "decay": "cosine"},
+    "33447bb51042": {"nesterov": True, "precision": "bf16", "accumulate": 2},
+}
+
+
+@pytest.mark.parametrize("was", OLD)
+def test_an_old_recipe_keeps_its_digest(was):
+    assert digest(recipe(Run(method="ce"), schedule(**OLD[was]), tiny.MODEL)) == was
+
+
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_new_key_is_part_of_the_recipe_where_it_does_something_and_only_there(key):
     run, model = Run(method="ce"), tiny.MODEL
@@ -655,6 +670,13 @@ def test_the_code_of_a_cell_is_that_of_its_optimiser_and_rule():
     named = code_modules(run, schedule(), tiny.MODEL)
     wanted = {"ltpipe.optimisers.sam", "ltpipe.optimisers.adamw", "ltpipe.rates.steps"}
     assert wanted <= named and "ltpipe.optimisers.sgd" not in named
+
+
+def test_a_benchmark_names_the_optimisers_of_its_runs(spec):
+    """What DVC watches is built from it: an environment that chooses another one is refused."""
+    ce = spec.runs["ce"].model_copy(update={"train": Run(method="ce", schedule={"optimiser": "adamw"})})
+    changed = spec.model_copy(update={"runs": {**spec.runs, "ce": ce}})
+    assert changed.modules() - spec.modules() == {"ltpipe.optimisers.adamw"}
 
 
 def test_keys_that_a_method_with_phases_of_its_own_ignores_are_named():

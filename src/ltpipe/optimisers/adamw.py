@@ -25,8 +25,8 @@ class Config(Options):
 def update(
     config: Config,
     group: Mapping[str, Any],
-    parameters: "Sequence[Tensor]",
-    gradients: "Sequence[Tensor]",
+    parameters: "list[Tensor]",
+    gradients: "list[Tensor]",
     states: Sequence[dict[str, Any]],
 ) -> None:
     """Take a step, bit for bit that of torch.optim.AdamW. states: step (scalar), mean and square, like the gradient."""
@@ -38,8 +38,8 @@ def update(
             state |= {"step": torch.tensor(0.0), "mean": torch.zeros_like(parameter)}
             state["square"] = torch.zeros_like(parameter)
     adamw(
-        list(parameters),
-        list(gradients),
+        parameters,
+        gradients,
         [state["mean"] for state in states],
         [state["square"] for state in states],
         [],

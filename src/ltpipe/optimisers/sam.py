@@ -64,8 +64,8 @@ def ascent(config: Config, gradients: "Sequence[Tensor]") -> "list[Tensor]":
 def update(
     config: Config,
     group: Mapping[str, Any],
-    parameters: "Sequence[Tensor]",
-    gradients: "Sequence[Tensor]",
+    parameters: "list[Tensor]",
+    gradients: "list[Tensor]",
     states: Sequence[dict[str, Any]],
 ) -> None:
     """Let the base take its step with the second gradient; the states are the base's."""

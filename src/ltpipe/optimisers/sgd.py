@@ -22,17 +22,18 @@ class Config(Options):
 def update(
     config: Config,
     group: Mapping[str, Any],
-    parameters: "Sequence[Tensor]",
-    gradients: "Sequence[Tensor]",
+    parameters: "list[Tensor]",
+    gradients: "list[Tensor]",
     states: Sequence[dict[str, Any]],
 ) -> None:
     """Take a step, bit for bit that of torch.optim.SGD. states: "momentum", like the parameter; None without it."""
     from torch.optim.sgd import sgd
 
     momenta = [state.get("momentum") for state in states]
+    first = any(momentum is None for momentum in momenta)
     sgd(
-        list(parameters),
-        list(gradients),
+        parameters,
+        gradients,
         momenta,
         has_sparse_grad=False,
         lr=group["lr"],
@@ -42,5 +43,6 @@ def update(
         nesterov=group["nesterov"],
         maximize=False,
     )
-    for state, momentum in zip(states, momenta, strict=True):
-        state["momentum"] = momentum
+    if first:  # torch has made them; the others it changed in place
+        for state, momentum in zip(states, momenta, strict=True):
+            state["momentum"] = momentum

@@ -48,10 +48,10 @@ class Optimiser:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._moving(), self.clip_norm)
         for group, states in zip(self.param_groups, self.states, strict=True):
-            moving = [i for i, parameter in enumerate(group["params"]) if parameter.grad is not None]
-            parameters = [group["params"][i] for i in moving]
-            gradients = [parameter.grad for parameter in parameters]
-            self.module.update(self.config, group, parameters, gradients, [states[i] for i in moving])
+            gradients = [parameter.grad for parameter in group["params"]]
+            moving = [i for i, gradient in enumerate(gradients) if gradient is not None]
+            parts = ([values[i] for i in moving] for values in (group["params"], gradients, states))
+            self.module.update(self.config, group, *parts)
 
     def _moving(self) -> list[nn.Parameter]:
         return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
