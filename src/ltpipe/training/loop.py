@@ -356,11 +356,11 @@ def _train_step(
     out, parts = _gradient(task, state, batch, optimizer is not None)
     if optimizer is not None:
         optimizer.step(partial(_gradient_again, task, state, batch))
-    if state.average is not None:
-        state.average.update()
     detached = Output(out.features.detach(), out.logits.detach(), None if out.experts is None else out.experts.detach())
     with torch.no_grad():
         state.method.after_step(detached, batch)
+        if state.average is not None:  # after the method, which may change weights too
+            state.average.update()
         count = len(batch.labels)
         correct = (state.method.predict(detached).argmax(dim=1) == batch.labels).sum()
         return {name: value.detach() * count for name, value in parts.items()} | {"count": count, "right": correct}
