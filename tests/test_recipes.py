@@ -137,6 +137,7 @@ def test_the_loop_sets_the_rate_of_each_step(tmp_path, monkeypatch):
         ({"decay": "linear", "decay_options": {"floor": 2}}, "decay_options.floor: Input should be less than 1"),
         ({"decay": "one_cycle", "warmup": 1}, "one_cycle has a warm-up of its own; write warmup: 0"),
         ({"warmup": 0.5}, "warmup: 0.5 is no whole number of epochs; that needs lr_every: step"),
+        ({"warmup": float("inf"), "lr_every": "step"}, "warmup.float: Input should be a finite number"),
         ({"lr_every": "batch"}, "lr_every: Input should be 'epoch' or 'step'"),
     ],
 )
@@ -321,6 +322,8 @@ def test_a_run_may_have_an_optimiser_and_a_rule_of_its_own():
     assert adamw.with_changes({"optimiser": "sgd"}).momentum == 0.9
     assert whole.with_changes({"optimiser": "sam"}).momentum == 0.5  # its base follows it
     assert whole.with_changes({"decay": "one_cycle"}).decay_options == {}
+    around = whole.with_changes({"optimiser": "sam"})
+    assert around.with_changes({"optimiser_options": {"base": "adamw"}}).momentum is None
     with pytest.raises(Refused, match=r"momentum: 0\.7: optimiser adamw does not follow it"):
         whole.with_changes({"optimiser": "adamw", "momentum": 0.7})
 

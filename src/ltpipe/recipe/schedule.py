@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
@@ -65,7 +65,7 @@ class Schedule(Spec):
     )
     batch: int = Field(gt=1, description="images of a training step; streams of a method share it or have one each")
     lr: float = Field(gt=0, description="base learning rate, which warm-up and decay multiply by a factor")
-    warmup: int | float = Field(
+    warmup: int | Annotated[float, Field(allow_inf_nan=False)] = Field(
         0,
         ge=0,
         description="epochs of linear warm-up: lr * (epoch + 1) / warmup; a share of an epoch with lr_every: step",
@@ -218,9 +218,8 @@ class Schedule(Spec):
             if key in changes and changes[key] != current[key]:
                 current[f"{key}_options"] = {}
         merged = current | dict(changes)
-        if merged["optimiser"] != self.optimiser:
-            follows = _followed(merged)
-            merged |= {key: None for key in FOLLOWED if key not in follows and key not in changes}
+        follows = _followed(merged)
+        merged |= {key: None for key in FOLLOWED if key not in follows and key not in changes}
         if isinstance(merged["augment"], Mapping):
             merged["augment"] = current["augment"] | dict(merged["augment"])
         return parse(Schedule, merged, "schedule")
@@ -243,7 +242,6 @@ class Schedule(Spec):
 
     def unused_keys(self, run: Run, classes: int) -> list[str]:
         """Return the keys of `run.schedule` that have no effect, because its method has phases of its own, or none."""
-
         whole, before = self.with_changes(run.schedule), self.phase()
         phase, expected = whole.phase(), self.phases(run, run.schedule, classes)
         differing = [key for key in run.schedule if getattr(whole, key) != getattr(self, key)]
