@@ -72,6 +72,8 @@ def test_what_is_loaded_by_name_stands_below_the_block_that_names_it():
         "ltpipe.methods",
         "ltpipe.backbones",
         "ltpipe.features",
+        "ltpipe.optimisers",
+        "ltpipe.rates",
         "ltpipe.data.sources",
         "ltpipe.data.splits",
     }

@@ -203,7 +203,7 @@ def draw_benchmark(place: Place, split: Split | None, asked: Asked) -> Drawn:
     options |= {"duplicates": "exclude"} if survey.equal else {}
     groups = rule.model_dump()
     schedule = {} if given else choices.choose_schedule(sum(splits["train"]), side)
-    schedule |= _shorter(asked.epochs, template.schedule.warmup)
+    schedule |= _shorter(asked.epochs, int(template.schedule.warmup))
     block = {
         "like": given.get("like", TEMPLATE),
         "source": {"size": side} | ({"options": options} if options else {}),
