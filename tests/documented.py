@@ -105,6 +105,14 @@ ELSEWHERE = {
     ),
     "uv run ltpipe init PATH --name NAME": (INIT, '"ltpipe", "init", str(photos), "--name", "photos"'),
     "uv run ltpipe init ../photos --name photos": (INIT, '"ltpipe", "init", str(photos), "--name", "photos"'),
+    "uv run kedro run --pipeline=photos": (INIT, "commanded(copy, run, 6,"),
+    'uv run ltpipe accept photos --reason "first baseline"': (INIT, "commanded(copy, accept, 0,"),
+    "uv run ltpipe predict MODEL ../photos/cat/1.jpg": (INIT, 'commanded(copy, predict.replace("MODEL", model, 1), 0,'),
+    "uv run ltpipe init ../photos --name photos --update": (INIT, 'call(copy, *init, "--update")'),
+    'uv run ltpipe accept photos --reason "80 pictures more"': (INIT, '--reason "80 pictures more"'),
+    "uv run ltpipe generate photos": (INIT, "commanded(copy, ledger, 0,"),  # the line that init prints
+    "uv run dvc commit -f -R pipelines/dvc/photos": (INIT, "commanded(copy, ledger, 0,"),
+    "uv run dvc repro -R pipelines/dvc/photos": (INIT, 'ledger.partition("then: ")[2].split(), "--dry"'),
     "uv run ltpipe init pictures --name photos": (
         "tests/test_init.py::test_a_folder_inside_of_the_project_is_named_relative_to_it",
         'invoke("photos", "--name", "inside")',
@@ -117,7 +125,7 @@ ELSEWHERE = {
         "tests/test_own_pictures.py::test_the_command_without_kedro_trains_the_same",
         '"ltpipe", "generate", "own"',
     ),
-    "uv run dvc repro -R pipelines/dvc/image_folder": (INIT, '*again.split(), "--dry"'),  # the line that init prints
+    "uv run dvc repro -R pipelines/dvc/image_folder": (INIT, 'ledger.partition("then: ")[2].split(), "--dry"'),
     "uv run dvc exp run --name short -S conf/base/parameters/digits_glt.yml:digits_glt.schedule.epochs=30 "
     "report-digits_glt": (EXPERIMENT, '"dvc", "exp", "run", "--name", "short", "-S"'),
     "git restore . && uv run dvc checkout": (EXPERIMENT, '"dvc", "checkout"'),

@@ -32,7 +32,7 @@ def end(cell, manifest, spec, state_of, accepted, tmp_path, caplog):
 
 
 def test_a_pass_says_how_much_was_compared_and_what_would_be_caught(end):
-    caught = r"a fall of \d\.\d points of glt.accuracy.all is caught 4 times in 5"
+    caught = r"a fall of \d\.\d\d points of glt.accuracy.all is caught 4 times in 5"
     assert re.fullmatch(f"digits_glt: the gate passes, 3 comparisons; {caught}", end())
 
 

@@ -381,24 +381,21 @@ def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
     from ltpipe.pages import dvc_yaml
 
     name = place.name
-    run = next(reversed([run for run, row in spec.runs.items() if row.train.start_from is None]))
-    model = f"data/06_models/{name}/{run}/{spec.seeds_of(run)[0]}/model.onnx"
-    picture = shlex.quote(
-        str(drawn.survey.folder / drawn.manifest.loc[drawn.manifest["split"] == "test", "image"].iloc[0])
-    )
+    tested = drawn.manifest.loc[drawn.manifest["split"] == "test", "image"].iloc[0]
+    picture = shlex.quote(str(drawn.survey.folder / tested))
     ledger = dvc_yaml.place(name, place.root).parent.relative_to(place.root)
     again = (place.root / f"conf/accepted/{name}.json").exists()
     outcome = "exit 3: the accepted numbers are of other pictures" if again else "exit 6: nothing is accepted yet"
     reason = "other pictures" if again else "first baseline"
-    page = f"data/08_reporting/{name}/report/report.html"
-    generate = f"{typed('ltpipe generate')} && {typed(f'ltpipe generate {name}')}"
+    page, run = f"data/08_reporting/{name}/report/report.html", typed(f"kedro run --pipeline={name}")
     return [
         "go on with:",
-        f"  {typed(f'kedro run --pipeline={name}')}  # trains and measures; {outcome}",
+        f"  {run}  # trains and measures; {outcome}",
         f'  {typed(f"ltpipe accept {name}")} --reason "{reason}"  # if {page} is right',
-        f"  {typed(f'kedro run --pipeline={name}')} --tags=report,gate  # exit 0: the gate passes",
-        f"  {typed('ltpipe predict')} {model} {picture}",
-        f"  {generate}  # docs/benchmarks.md and a ledger, then: {typed(f'dvc repro -R {ledger}')}",
+        f"  {run}  # the gate, from now on: exit 0 while no model gets worse",
+        f"  {typed('ltpipe predict')} MODEL {picture}  # a test picture; MODEL: see the end of the run",
+        f"  {typed(f'ltpipe generate {name}')} && {typed(f'dvc commit -f -R {ledger}')}  # if you want a ledger; then: "
+        f"{typed(f'dvc repro -R {ledger}')}",
     ]
 
 

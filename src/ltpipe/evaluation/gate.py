@@ -90,7 +90,7 @@ def last_line(name: str, verdict: Mapping[str, Any]) -> str:
         return f"{name}: nothing is judged (gate.against: nothing){_settings(verdict)}"
     judged = [row for row in verdict["rows"] if row["verdict"] == "pass"]
     first = [row["sees"] for row in judged if row["metric"] == verdict["primary"]]
-    seen = f"; a fall of {max(first):.1f} points of {verdict['primary']} is caught 4 times in 5" if first else ""
+    seen = f"; a fall of {max(first):.2f} points of {verdict['primary']} is caught 4 times in 5" if first else ""
     return f"{name}: the gate passes, {len(judged)} comparisons{seen}{_settings(verdict)}"
 
 

@@ -68,27 +68,31 @@ def environment_grid(runs: Mapping[str, Cells]) -> Grid:
 def commands(benchmark: str, cell: str) -> list[tuple[str, str]]:
     """Return what to type to make all this again, and what each command does."""
     return [
-        (f"kedro run --pipeline={benchmark}", "the whole benchmark, from the data to the gate"),
+        (f"uv run kedro run --pipeline={benchmark}", "the whole benchmark, from the data to the gate"),
         (
-            f"kedro run --pipeline={benchmark} --namespaces={cell}",
+            f"uv run kedro run --pipeline={benchmark} --namespaces={cell}",
             "one run and seed alone, on the split that is there",
         ),
         (
-            f"kedro run --pipeline={benchmark} --tags=evaluate,report,gate",
+            f"uv run kedro run --pipeline={benchmark} --tags=evaluate,report,gate",
             "measure and judge again what is trained",
         ),
-        ("dvc repro", "the whole benchmark with a ledger, if dvc.yaml is of this benchmark (ltpipe generate)"),
+        (
+            "uv run dvc repro",
+            f"the whole benchmark with a ledger; where dvc.yaml is of another one, ltpipe generate {benchmark}, then "
+            f"dvc repro -R pipelines/dvc/{benchmark}",
+        ),
     ]
 
 
-def data_facts(state: Mapping[str, Any], validation: Mapping[str, Any], data: str) -> list[tuple[str, str]]:
+def data_facts(verdict: Mapping[str, Any], validation: Mapping[str, Any], data: str) -> list[tuple[str, str]]:
     """Return the identities of what was judged."""
-    checks = validation["expectations"]
+    checks, state = validation["expectations"], verdict["state"]
     return [
         ("state", state["digest"]),
         ("parameters", state["parameters"]),
         ("data", data),
-        ("accepted baseline", state["accepted"]),
+        ("accepted baseline", "none yet" if verdict["baseline"] == "none" else state["accepted"]),
         ("expectations", f"{sum(e['success'] for e in checks)} of {len(checks)} hold"),
         ("manifest", f"{validation['rows']:,} rows"),
     ]

@@ -66,7 +66,7 @@ def render_page(
         pictures=_pictures(summaries, runs, shown, advice.run, subject.manifest, main),
         classes=_classes(runs, main.protocol, advice.run, subject),
         card={"splits": card.split_grid(subject.manifest), "notice": subject.notice.strip()},
-        facts=card.data_facts(state, validation, data),
+        facts=card.data_facts(verdict, validation, data),
         trained=card.trained_grid(runs),
         environment=card.environment_grid(runs),
         commands=card.commands(state["benchmark"], runs[advice.run].details[0]["cell"]),

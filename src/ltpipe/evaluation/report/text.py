@@ -86,8 +86,8 @@ def _sight(verdict: Mapping[str, Any]) -> list[str]:
     lines = []
     if (row := verdict["together"]) is not None:
         lines += [
-            f"All comparisons together: {row['delta']:+.2f} accepted standard deviations on average, margin "
-            f"{row['margin']:.2f}: {row['verdict']}.",
+            f"All comparisons together: {number(row['delta'], sign=True)} accepted standard deviations on average, "
+            f"margin {row['margin']:.2f}: {row['verdict']}.",
             "",
         ]
     elif verdict["power"] is not None and len(verdict["rows"]) > 1:
