@@ -73,6 +73,18 @@ def test_exported_networks_answer_like_torch(name):
     assert logits.std(dim=0).min() > 1e-3  # the answers differ from picture to picture
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_parameter_is_in_one_layer_from_the_image_on(name):
+    """For a learning rate that falls from layer to layer towards the image."""
+    network = backbone.build(backbone.Config(name=name), 2, private="all")
+    layers = [[id(p) for module in layer for p in module.parameters()] for layer in network.layers()]
+    found = [parameter for layer in layers for parameter in layer]
+    assert len(found) == len(set(found)) and set(found) == {id(p) for p in network.parameters()}
+    names = {id(parameter): key for key, parameter in network.named_parameters()}
+    stem = {"test_resnet": "conv1", "test_convnext": "stem", "test_vit": "cls_token", "test_efficientnet": "conv_stem"}
+    assert names[layers[0][0]].startswith(f"branches.0.{stem[name]}") and len(layers) >= 5
+
+
 def test_a_network_is_trained_and_resumed_like_any_other(tmp_path, monkeypatch):
     def task(folder):
         return replace(tiny.task(folder, "ce"), model=model("test_efficientnet", tiny.SIZE))
