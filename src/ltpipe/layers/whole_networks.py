@@ -16,7 +16,8 @@ class WholeNetworks(Branches):
     def layers(self) -> list[list[nn.Module]]:
         """Return the layers with parameters in their order from the image on, as timm states it.
 
-        Networks lie side by side. A layer is a list of parameters: tokens and position embeddings of a ViT are in no module of their own.
+        Networks lie side by side. A layer is a list of parameters, because tokens and position embeddings of a ViT are
+        in no module of their own.
         """
         return [list(level) for level in zip(*map(_layers, self.branches), strict=True)]
 
