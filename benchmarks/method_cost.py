@@ -86,7 +86,7 @@ class Subject:
         self.state.augment, self.state.method.clock.epochs = phases[0].augment, sum(phase.epochs for phase in phases)
         self.state.network.eval()
         self.state.method.begin_epoch(lambda which: loop._embed(self.task, self.state, which))
-        self.optimizer = optimiser.sgd(self.state.network, self.state.method, phases[0], SCHEDULE)
+        self.optimizer = optimiser.build(self.state.network, self.state.method, phases[0], SCHEDULE)
         optimiser.set_modes(self.state.network, phases[0])
         self.rows = loop._draw_steps(self.task, self.state)[0]
         generator = determinism.generator(images.device, 0)

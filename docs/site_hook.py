@@ -1,8 +1,9 @@
 """A hook of MkDocs: pages that are right on GitHub are right in the site too.
 
 Links to files outside docs/ (`../CONTRIBUTING.md`) open the file on GitHub; the site gets a copy of it below
-`repository/`. Lists that follow a line of text begin without an empty line on GitHub; Python-Markdown wants one. In
-docstrings, `__init__.py` is a file and no bold text.
+`repository/`. Lists that follow a line of text begin without an empty line on GitHub; Python-Markdown wants one. A
+picture that has a dark form beside it (x.png, x_dark.png) is shown in the form of the reader's scheme. In docstrings,
+`__init__.py` is a file and no bold text.
 """
 
 import posixpath
@@ -18,6 +19,7 @@ from mkdocs.structure.pages import Page
 COPIES = "repository/"
 LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
 ITEM = re.compile(r"(\* |- |\d+\. )")
+PICTURE = re.compile(r"(!\[[^\]]*\]\()([^)#\s:]+)(\.png)\)")
 FENCE = re.compile(r"(```|~~~)")
 FRONT = {"README.md": "index.md"}  # pages of which the site has its own form
 
@@ -78,7 +80,19 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = place_in_site(posixpath.normpath(posixpath.join(here, link[2])))
         return link[1] + posixpath.relpath(target, folder or ".") + link[3]
 
-    return separate_lists(LINK.sub(redirect, markdown))
+    return separate_lists(LINK.sub(redirect, show_by_scheme(markdown, Path(page.file.abs_src_path or uri).parent)))
+
+
+def show_by_scheme(markdown: str, folder: Path) -> str:
+    """Return the text with both forms of each picture that has a dark one; Material shows one. folder: of the page."""
+
+    def both(picture: re.Match[str]) -> str:
+        start, name, end = picture.groups()
+        if not (folder / f"{name}_dark{end}").exists():
+            return picture[0]
+        return f"{start}{name}{end}#only-light) {start}{name}_dark{end}#only-dark)"
+
+    return PICTURE.sub(both, markdown)
 
 
 def separate_lists(markdown: str) -> str:

@@ -23,13 +23,13 @@ def create(name: str, runs: dict[str, list[str]]) -> Pipeline:
     ]
     blocks = [f"{name}.manifest", f"{name}.accepted", f"params:{name}.gate", f"params:{name}.evaluate"]
     judged = [*blocks, f"{name}.state", *(f"{name}.{run}.summary" for run in runs)]
-    details, logs, predictions = (
+    details, logs, predictions, costs = (
         [f"{name}.{run}.{seed}.{table}" for run in runs for seed in runs[run]]
-        for table in ("details", "log", "predictions")
+        for table in ("details", "log", "predictions", "cost")
     )
     data = [f"{name}.{part}" for part in ("manifest", "images", "accepted", "notice")]
     stated = [f"params:{name}.claims", f"params:{name}.evaluate"]
-    shown = [f"{name}.verdict", f"{name}.validation", *stated, *data, *details, *logs, *predictions]
+    shown = [f"{name}.verdict", f"{name}.validation", *stated, *data, *details, *logs, *predictions, *costs]
     drawn = [f"{name}.{table}" for table in ("means", "training", "recall", "reliability")]
     return Pipeline(
         [

@@ -24,11 +24,12 @@ def create(name: str, run: str, seed: str, start: dict[str, str], source: str, p
         "scratch": f"{cell}.scratch",
         "kept": f"{cell}.kept",
         "kept_log": f"{cell}.kept_log",
+        "kept_cost": f"{cell}.kept_cost",
         **recipe(name, run, seed),
         **start,
         **opened,
     }
-    outputs = [f"{cell}.checkpoint", f"{cell}.log"]
+    outputs = [f"{cell}.checkpoint", f"{cell}.log", f"{cell}.cost"]
     fit = Node(named(train, cell), inputs, outputs, name="train", tags="train", namespace=cell)
     return Pipeline([_open(name, cell, source, pictures), fit] if opened else [fit])
 

@@ -4,6 +4,8 @@ import os
 
 # tiny networks: threads that wait for one another cost more than they do, above all beside other work
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# commands in messages are those of an active environment, also where the tests were started by `uv run`
+os.environ.pop("UV", None)
 
 
 import json

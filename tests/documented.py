@@ -82,7 +82,7 @@ IMAGE = "tests/test_image.py::test_the_image_runs_the_embedded_benchmark_to_a_pa
 ELSEWHERE = {
     "pip install uv": (".ci/run", "pip install --quiet uv"),
     "uv run pytest": (".ci/run", "uv run pytest"),
-    "uv run pytest -m slow": (".ci/run", "uv run pytest -m slow"),
+    "uv run pytest -m slow": (".ci/run", "uv run pytest -n 2 --dist loadfile -m slow"),
     "uv run ruff check . && uv run ruff format --check . && uv run mypy": (
         "tests/test_layers.py::test_ruff_and_mypy_are_clean",
         '["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]',
@@ -90,6 +90,14 @@ ELSEWHERE = {
     "uv run --group docs mkdocs build --strict": (
         "tests/test_docs.py::test_the_site_is_built_without_a_warning",
         '"mkdocs", "build", "--strict"',
+    ),
+    "MLFLOW_TRACKING_URI=http://localhost:5000 uv run --extra mlflow kedro run --pipeline=digits_glt": (
+        "tests/test_tracking.py::test_a_whole_run_is_tracked_and_ends_as_it_would_without",
+        'call(project, "kedro", "run", "--pipeline=digits_glt")',
+    ),
+    "uv run --group viz kedro viz build --include-previews": (
+        "tests/test_viz.py::test_kedro_viz_builds_a_page_of_layers_and_stages_without_data_and_network",
+        '"viz", "build", "--include-previews"',
     ),
     "uv run ltpipe generate --show NAME": (
         "tests/test_like.py::test_show_prints_the_whole_and_the_whole_is_the_benchmark",
@@ -164,7 +172,10 @@ NOT_RUN = {
         'ltpipe accept NAME --reason "..."',
     ],
     "it would run itself: a soak test runs the story above": ["uv run pytest -m soak"],
-    "it serves until it is stopped": ["uv run --group docs mkdocs serve"],
+    "it serves until it is stopped": [
+        "uv run --group docs mkdocs serve",
+        "uv run python -m http.server --directory build",
+    ],
     "it is a shell for a person": ["docker run --rm -it ltpipe bash"],
     "it measures steps of a ResNet-50, minutes on a CPU; tests/test_init.py runs it with a small network": [
         "uv run ltpipe init ../photos --name photos --backbone resnet50.tv_in1k",

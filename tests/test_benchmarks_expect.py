@@ -6,6 +6,7 @@ that LTPIPE_TINY_IMAGENET names. For the other benchmarks an index is generated 
 
 import base64
 import os
+import re
 from functools import cache
 from pathlib import Path
 
@@ -193,7 +194,8 @@ def test_every_integer_of_the_class_counts_is_checked(name, change, specs, manif
         else:
             wrong = [value + change for value in counts]
             named = [f"{split} class {c}: {n} images, not {n + change}" for c, n in enumerate(counts)]
-        assert rules.class_counts(manifest, {split: wrong}, expect.classes) == named
+        lines = rules.class_counts(manifest, {split: wrong}, expect.classes)
+        assert [re.sub(r" \(.*\):", ":", line) for line in lines] == named  # without the name of the class
 
 
 @pytest.mark.parametrize("change", [1, -1])

@@ -1,6 +1,8 @@
 """The benchmark files: the papers' rows are all there, recipes are the published ones, expectations fit the splits."""
 
 import json
+import re
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -419,3 +421,23 @@ def test_what_the_header_of_digits_glt_all_says_is_reached_is_what_was_accepted(
     lines = " ".join(read_header(root / "conf/base/parameters/digits_glt_all.yml"))
     for run in ("ce", "ride", "ifl", "ifl_ride"):
         assert f"{run} {runs[run]['mean']['glt.accuracy.all']:.1f}" in lines
+
+
+def test_what_is_to_be_run_on_a_gpu_is_there(root):
+    """The script prints its commands: of benchmarks, runs and programs that exist, in an order that can be run."""
+    done = subprocess.run(["bash", "benchmarks/on_a_gpu.sh", "--dry"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    programs = re.findall(r"uv run python (\S+)", done.stdout)
+    assert programs and all((root / program).exists() for program in programs)
+    trained: dict[str, list[str]] = {}
+    for name, run in re.findall(r"--benchmark conf/base/parameters/(\w+).yml --run (\w+)", done.stdout):
+        start = load(root / "conf/base", [name])[name].runs[run].train.start_from
+        assert start is None or start in trained[name], f"{name}.{run}"
+        trained.setdefault(name, []).append(run)
+    assert {"cifar10_lt", "tiny_imagenet_lt", "tiny_imagenet_lt_10"} == set(trained)
+
+
+def test_a_wrong_step_for_a_gpu_is_refused(root):
+    done = subprocess.run(["bash", "benchmarks/on_a_gpu.sh", "x"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "no step x; there is: tests speed cifar10 tiny\n"
+    assert done.stdout == ""

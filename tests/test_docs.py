@@ -233,7 +233,8 @@ def test_the_method_of_the_page_on_extending_is_one():
 
     from ltpipe.interface.streams import Batch, Problem
 
-    (code,) = (block for language, block in FENCE.findall(read("docs/extending.md")) if language == "python")
+    blocks = [block for language, block in FENCE.findall(read("docs/extending.md")) if language == "python"]
+    (code,) = (block for block in blocks if "Method" in block)  # tests/test_recipes.py has the others
     names: dict = {}
     exec(code, names)
     method = names["Method"](names["Config"](), Problem(np.arange(3), 3))
@@ -349,6 +350,13 @@ def test_a_list_after_a_line_of_text_begins_a_paragraph_in_the_site(hook):
     text = "Words:\n* a\n  b\n* c\n\n```text\nwords\n* no list\n```\nWords\n1. d\n2. e"
     expected = "Words:\n\n* a\n  b\n* c\n\n```text\nwords\n* no list\n```\nWords\n\n1. d\n2. e"
     assert hook.separate_lists(text) == expected
+
+
+def test_a_picture_with_a_dark_form_is_shown_by_the_reader_s_scheme(hook, tmp_path):
+    for name in ("a.png", "a_dark.png", "b.png"):
+        (tmp_path / name).touch()
+    both = "![A (x)](a.png#only-light) ![A (x)](a_dark.png#only-dark)"
+    assert hook.show_by_scheme("![A (x)](a.png) ![B](b.png) [a](a.png)", tmp_path) == f"{both} ![B](b.png) [a](a.png)"
 
 
 @pytest.mark.parametrize(

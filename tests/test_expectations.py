@@ -252,7 +252,7 @@ def test_admit_refuses_with_expectation_count_and_rows(manifest, raw, expect):
     message = refused.value.message
     assert re.search(f"{DISJOINT}: 1 violation, e.g. digit[0-9]{{4}} is in train and val", message)
     assert f"{UNIQUE} id: 2 violations, e.g. id {manifest.loc[0, 'id']}" in message
-    assert len(message.splitlines()) == 4 and "--update states them" in message.splitlines()[-1]
+    assert len(message.splitlines()) == 4 and "--update takes them" in message.splitlines()[-1]
     assert refused.value.exit_code == 2
 
 

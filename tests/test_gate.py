@@ -65,7 +65,7 @@ def test_a_failure_names_every_reason_and_the_report(end, tmp_path):
         "  ce glt.accuracy.few",
         "  all comparisons together",
     ]
-    assert last == f"report: {tmp_path / 'report'}"
+    assert last == f"report: {tmp_path / 'report'}/report.html"
     assert failed.value.exit_code == 3
 
 

@@ -264,6 +264,15 @@ def test_a_model_with_its_classes_in_another_order_is_refused(project):
     refused(project, project.measure_and_judge(), 2, f"the model of {NAME}.ce.s0", "classes is")
 
 
+def test_a_quantised_copy_in_the_place_of_the_model_is_refused(project):
+    """It has every fact of the model it came from."""
+    path = project.file("06_models", "ce.s0", "model.onnx")
+    done = call(project.folder, "ltpipe", "quantise", str(path), "--precision", "fp16", "--out", "copy.onnx")
+    assert done.returncode == 0, done.stderr
+    shutil.copy(project.folder / "copy.onnx", path)
+    refused(project, project.measure_and_judge(), 2, f"the model of {NAME}.ce.s0 is the fp16 copy")
+
+
 def test_predictions_without_the_wrong_ones_are_refused(project):
     path = project.file("07_model_output", "ce.s0", "predictions.parquet")
     table = pd.read_parquet(path)

@@ -208,7 +208,7 @@ def trained(folder, run, schedule, model, manifest, pixels):
     from ltpipe.training.scratch import discard
     from ltpipe.training.train import train
 
-    checkpoint, _ = train(manifest, pixels, folder, run, schedule, model, 0, cell="x.ce.s0")
+    checkpoint, _, _ = train(manifest, pixels, folder, run, schedule, model, 0, cell="x.ce.s0")
     discard(folder)
     return unpack_weights(checkpoint)
 
@@ -257,7 +257,7 @@ def test_larger_packed_images_are_exported_and_predicted(tmp_path):
     schedule = Schedule(epochs=1, batch=8, lr=0.1, weight_decay=0.0, augment={"resized_crop": (0.5, 1)})
     run, model = Run(method="ce", split="train"), Model(backbone="cnn", image=8, options={"width": 4})
     recipe = {"run": run, "schedule": schedule, "model": model, "seed": 0, "cell": "x.ce.s0"}
-    checkpoint, _ = train(manifest, pixels, tmp_path, **recipe)
+    checkpoint, _, _ = train(manifest, pixels, tmp_path, **recipe)
     payload, report = export(checkpoint, manifest, pixels, **recipe, parity=Parity())
     facts = read_facts(open_session(payload))
     assert report["agrees"] and facts["image_size"] == 12

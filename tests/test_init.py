@@ -14,8 +14,10 @@ from copied_project import ROOT, call, copy_project
 from PIL import Image
 
 from ltpipe.benchmark import load
+from ltpipe.config.shell import typed
 from ltpipe.init import command
 from ltpipe.survey import choices, cost, lookalikes, revise, show
+from ltpipe.training import signals
 
 SIZES = {"ant": 110, "bee": 70, "cat": 45, "dog": 30, "elk": 20, "fox": 15}
 COLOURS = {"ant": (220, 40, 40), "bee": (40, 200, 60), "cat": (50, 60, 220), "dog": (210, 200, 40)}
@@ -528,6 +530,14 @@ def test_of_many_classes_the_first_and_the_last_are_shown():
     splits = dict.fromkeys(("train", "val", "test"), counts)
     lines = show.table([f"c{k}" for k in range(100)], splits, ["few"] * 100)
     assert len(lines) == 1 + 40 + 1 and lines[21] == "... 60 classes ..."
+
+
+def test_printed_commands_can_be_typed_where_uv_runs_them(monkeypatch):
+    assert typed("kedro run") == "kedro run"
+    monkeypatch.setenv("UV", "/bin/uv")  # uv names itself to what it starts
+    assert typed("kedro run") == "uv run kedro run" and signals.command_again() == "the same command"
+    monkeypatch.setenv("DVC_STAGE", "train")
+    assert signals.command_again() == "uv run dvc repro"
 
 
 @pytest.mark.slow

@@ -78,6 +78,20 @@ def test_lws_keeps_everything_but_its_scales(tmp_path):
     assert (weights["own.scale"] != 1).all()
 
 
+@pytest.mark.parametrize("loss", ["binary", "softmax"])
+def test_weight_balancing_trains_the_head_below_the_limit_of_the_run_that_it_starts_from(loss, tmp_path):
+    start = tiny.cross_entropy()
+    norms = start["head.weight"].norm(dim=1)
+    limit = norms.min() + 0.1 * (norms.max() - norms.min())
+    options = {"epochs": 2, "loss": loss, "lr": 0.5, "weight_decay": 0.0}
+    weights, _, _, _ = loop.fit(tiny.task(tmp_path, "weight_balance", options))
+    assert all(torch.equal(weights[name], start[name]) for name in start if name.startswith("backbone."))
+    assert weights["own.limit"] == pytest.approx(float(limit))
+    assert weights["head.weight"].norm(dim=1).tolist() == pytest.approx([float(limit)] * 4, rel=0.2)
+    assert weights["head.weight"].norm(dim=1).max() <= limit * (1 + 1e-6)
+    assert not torch.equal(weights["head.bias"], start["head.bias"])
+
+
 def test_tau_norm_drops_the_bias_and_names_its_tau(tmp_path):
     start = tiny.cross_entropy()
     weights, history, facts, _ = loop.fit(tiny.task(tmp_path, "tau_norm", {"tau": 1.0}))
@@ -158,10 +172,10 @@ def test_centroids_of_the_stream_are_of_a_class_aware_augmented_draw_that_repeat
 def test_phases_2_and_3_of_dro_lt_have_the_authors_weight_decay(tmp_path, options, decay, radius):
     schedule = tiny.SCHEDULE.model_copy(update={"weight_decay": 5e-4})
     made = tiny.built(tiny.task(tmp_path, "dro_lt", options, schedule=schedule, start=tiny.cross_entropy()))
-    groups = [optimiser.sgd(made.network, made.method, phase, schedule).param_groups for phase in made.phases]
+    groups = [optimiser.build(made.network, made.method, phase, schedule).param_groups for phase in made.phases]
     assert [[group["weight_decay"] for group in phase] for phase in groups] == [[decay, radius], [decay]]
     first = tiny.built(tiny.task(tmp_path, "dro_lt", options, schedule=schedule))
-    sgd = optimiser.sgd(first.network, first.method, first.phases[0], schedule)
+    sgd = optimiser.build(first.network, first.method, first.phases[0], schedule)
     assert sgd.param_groups[0]["weight_decay"] == 5e-4
 
 

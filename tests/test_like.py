@@ -77,6 +77,16 @@ def test_another_module_drops_the_options_of_the_first():
     [
         ({"decay": {160: 0.01}}, {"decay": {90: 0.1}}, {"decay": {90: 0.1}}),  # numbers as keys: a value, not a block
         ({"decay": {160: 0.01}}, {"decay": "cosine"}, {"decay": "cosine"}),
+        (
+            {
+                "optimiser": "adamw",
+                "optimiser_options": {"eps": 1e-6},
+                "decay": "linear",
+                "decay_options": {"floor": 0.1},
+            },
+            {"optimiser": "sam", "decay": "cosine"},
+            {"optimiser": "sam", "decay": "cosine"},
+        ),
         ({"metrics": ["a", "b"]}, {"metrics": ["c"]}, {"metrics": ["c"]}),
         ({"threads": 1}, {"threads": None}, {"threads": None}),
         ({"a": {"b": 1}}, {"a": {"c": 2}}, {"a": {"b": 1, "c": 2}}),

@@ -1,5 +1,6 @@
 """Looks (--params, --env) and refused commands touch no result; wrong names are refused in one line."""
 
+import json
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 import pytest
 from copied_project import call
 
+from ltpipe.storage.identity import digest_bytes
+
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 PIPELINE = ("kedro", "run", "--pipeline=digits_glt")
 CELL = "--namespaces=digits_glt.ce.s0"
+COST = "/cost.json"
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +41,10 @@ def set_epochs(folder: Path, epochs: int) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Path -> digest of every file below the folder of results, without the looks."""
+    """Path -> digest of every file below the folder of results, without the looks, and without times."""
     files = (path for path in (folder / "data").rglob("*") if path.is_file())
     named = {path.relative_to(folder / "data").as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
-    return {name: digest for name, digest in named.items() if not name.startswith("look/")}
+    return {name: digest for name, digest in named.items() if not name.startswith("look/") and not name.endswith(COST)}
 
 
 def test_changed_parameters_leave_the_results_and_write_below_the_look(project):
@@ -95,6 +99,22 @@ def test_a_finished_cell_is_kept_until_it_is_asked_for_anew(project):
     done = call(project, *PIPELINE, CELL, "--tags=train", "--fresh")
     assert done.returncode == 0 and "kept" not in done.stderr and "epoch 2" in done.stderr
     assert contents(project) == before, "the same bits"
+
+
+def test_a_cell_leaves_its_cost_which_is_kept_with_it_and_measured_anew_with_it(project):
+    path = project / f"data/08_reporting/digits_glt/ce/s0{COST}"
+    first = path.read_bytes()
+    cost = json.loads(first)
+    checkpoint = (project / "data/06_models/digits_glt/ce/s0/checkpoint.safetensors").read_bytes()
+    assert cost["checkpoint"] == digest_bytes(checkpoint) and cost["images"] > 0
+    assert 0 < cost["stepping"] <= cost["seconds"] and cost["precision"] == "fp32" and cost["threads"] >= 1
+    assert call(project, *PIPELINE, CELL, "--tags=train").returncode == 0
+    assert path.read_bytes() == first
+    path.unlink()  # as an older version leaves it
+    assert call(project, *PIPELINE, CELL, "--tags=train").returncode == 0
+    assert json.loads(path.read_bytes()) == {}
+    assert call(project, *PIPELINE, CELL, "--tags=train", "--fresh").returncode == 0
+    assert json.loads(path.read_bytes())["checkpoint"] == cost["checkpoint"]
 
 
 def test_an_environment_is_a_look_of_its_own_and_shares_downloads(project):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ltpipe.config.spec import Refused
 from ltpipe.mathematics import losses, tau
-from ltpipe.methods import bbn, dro_lt, focal, ifl, lff, ride, tade, tau_norm, tde
+from ltpipe.methods import bbn, dro_lt, focal, ifl, lff, ride, tade, tau_norm, tde, weight_balance
 
 CIFAR100 = np.array([int(500 * 0.01 ** (c / 99)) for c in range(100)])
 
@@ -521,3 +521,27 @@ def test_total_direct_effect_naively(seed):
     assert torch.allclose(tde.without_direction(logits, f, mean, effect, 1.5), expected)
     assert torch.allclose(logits.mean(1), trained)
     assert torch.allclose(tde.without_direction(logits, f, 0 * mean, head(0 * mean[None])[0], 1.5), trained)
+
+
+# weight balancing
+
+
+@pytest.mark.parametrize(("threshold", "limit"), [(0, 1), (0.1, 1.4), (1, 5)])
+def test_weight_balancing_cuts_long_rows_and_leaves_short_ones(threshold, limit):
+    weight = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 1.2]])  # norms 5, 1 and 1.2
+    assert weight_balance.limit_of(weight, threshold) == pytest.approx(limit)
+    cut = weight_balance.shortened(weight, torch.tensor(float(limit)))
+    assert cut.norm(dim=1).tolist() == pytest.approx([min(norm, limit) for norm in (5, 1, 1.2)])
+    assert torch.equal(cut[1], weight[1]) and cut[0, 0] / cut[0, 1] == pytest.approx(0.75)
+    assert weight_balance.shortened(torch.zeros(2, 2), torch.tensor(1.0)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_the_binary_loss_of_weight_balancing_is_the_mean_over_images_and_classes():
+    logits, labels, _, _ = problem(1, dtype=torch.float32)
+    weight, p = torch.rand(5), logits.softmax(dim=1)
+    terms = [
+        -weight[y] * (math.log(p[b, c]) if c == y else math.log(1 - p[b, c]))
+        for b, y in enumerate(labels.tolist())
+        for c in range(5)
+    ]
+    assert weight_balance.binary_loss(logits, labels, weight) == pytest.approx(float(sum(terms)) / len(terms), rel=1e-5)

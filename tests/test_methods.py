@@ -16,6 +16,7 @@ from ltpipe.recipe.run import Run, untrained
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.serving.export import Parity, compare, to_onnx, trace
 from ltpipe.training import checkpoint, loop
+from ltpipe.training import cost as cost_of
 from ltpipe.training.scratch import discard
 from ltpipe.training.train import train
 
@@ -164,7 +165,7 @@ class Method(method.Method):
     schedule = Schedule(epochs=1, batch=64, lr=0.05, weight_decay=0.0)
     model = Model(backbone="cnn", image=16, options={"width": 4})
     try:
-        content, log = train(
+        content, log, _ = train(
             manifest, images, tmp_path, run, schedule, model, 0, cell="digits_glt.smooth.s0", device="cpu"
         )
     finally:
@@ -172,13 +173,37 @@ class Method(method.Method):
     assert content and np.isfinite(log["loss"]).all()
 
 
-def test_the_seconds_of_a_training_are_those_of_all_its_processes(tmp_path, monkeypatch):
-    case = tiny.task(tmp_path, "ce", schedule=tiny.SCHEDULE.model_copy(update={"save_every": 1}))
-    monkeypatch.setattr(checkpoint, "save_resume", tiny.Killer(after=1))
+def test_the_cost_of_a_training_is_that_of_all_its_processes_and_an_image_counts_once(tmp_path, monkeypatch):
+    schedule = tiny.SCHEDULE.model_copy(update={"save_every": 1})
+    whole = loop.fit(tiny.task(tmp_path / "whole", "ce", schedule=schedule))[3]
+    case = tiny.task(tmp_path / "out", "ce", schedule=schedule)
+    monkeypatch.setattr(checkpoint, "save_resume", tiny.Killer(after=2))
     with pytest.raises(tiny.Killed):
         loop.fit(case)
     monkeypatch.undo()
     saved = checkpoint.load(case.resume, case.fingerprint, checkpoint.RESUME)
-    assert 0 < saved["seconds"] < 600
-    checkpoint.save_resume(case.resume, saved | {"seconds": 5000.0})  # as if the first process had taken that long
-    assert 5000 < loop.fit(case)[3] < 5600
+    earlier = saved["cost"]
+    assert 0 < earlier["stepping"] <= earlier["seconds"] < 600 and 0 < earlier["images"] < whole["images"]
+    # as if the first process had taken that long, and had needed more memory
+    long = earlier | {"seconds": 5000.0, "stepping": 4000.0, "host_bytes": 2**50, "device_bytes": 2**40}
+    checkpoint.save_resume(case.resume, saved | {"cost": long})
+    cost = loop.fit(case)[3]
+    assert 5000 < cost["seconds"] < 5600 and 4000 < cost["stepping"] < cost["seconds"]
+    assert cost["images"] == whole["images"] == 2 * 3 * 8  # epochs, steps, batch
+    assert (cost["host_bytes"], cost["device_bytes"]) == (2**50, 2**40)
+
+
+def test_memory_that_nobody_states_is_none_and_not_zero(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost_of, "SELF", tmp_path / "nothing")
+    cost = loop.fit(tiny.task(tmp_path, "ce"))[3]
+    assert cost["host_bytes"] is None and cost["device_bytes"] is None
+    assert cost["device"] and cost["threads"] >= 1
+
+
+@pytest.mark.skipif(cost_of.host_peak() is None, reason="only Linux says how much memory a process needed")
+def test_the_peak_of_a_cell_is_not_that_of_the_cell_before_it():
+    before = np.ones(2**27, np.uint8)
+    big = cost_of.host_peak()
+    del before
+    cost_of.forget_peaks(torch.device("cpu"))
+    assert cost_of.host_peak() < big - 2**26

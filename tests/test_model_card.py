@@ -32,7 +32,7 @@ def files(cell, spec, state_of, accept_cells, manifest, images, validation):
         for table, made in zip(tables, every, strict=True):
             facts = made.predictions.attrs["facts"]
             table.attrs = {"facts": facts | ({"classes": classes} if classes else {})}
-        shown = [*(c.details for c in every), *(c.log for c in every), *tables]
+        shown = [*(c.details for c in every), *(c.log for c in every), *tables, *[None] * len(every)]
         data = (spec.evaluate, manifest, images, baseline, notice)
         return verdict, report(verdict, validation[0], Claims(), *data, *shown)
 

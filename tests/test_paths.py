@@ -20,12 +20,13 @@ from ltpipe.hooks import DistinctPaths, KnownRunners, cells_of, dataset_paths, s
 from ltpipe.pipeline_registry import register_pipelines
 
 ROOT = Path(__file__).parents[1]
-CATALOG = yaml.safe_load(
+ENTRIES = yaml.safe_load(
     (ROOT / "conf/base/catalog.yml")
     .read_text()
     .replace("${globals:data}", "data")
     .replace("${globals:raw}", "data/01_raw")
 )
+CATALOG = {name: entry for name, entry in ENTRIES.items() if not name.startswith("_")}  # as Kedro reads it
 # every word of a path in the catalog that is written there, and not filled in: 01_raw, report, metrics, json, ...
 WORDS = sorted(
     {word for entry in CATALOG.values() for word in re.split(r"[/.]|\{\w+\}", entry["filepath"]) if word}

@@ -53,7 +53,7 @@ def catalog():
 def test_every_benchmark_is_a_pipeline_whose_only_free_inputs_are_parameters(registered, name):
     free = {i for i in registered[name].inputs() if not i.startswith("params:")}
     folders = {i for i in free if i.endswith(".scratch") or i.startswith("raw_")}
-    kept = {i for i in free if i.endswith((".kept", ".kept_log"))}  # of an earlier run, if there was one
+    kept = {i for i in free if i.endswith((".kept", ".kept_log", ".kept_cost"))}  # of an earlier run, if there was one
     assert free - {f"{name}.accepted"} == folders | kept
 
 

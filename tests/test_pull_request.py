@@ -17,11 +17,15 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from ltpipe.comment import shorten
 from ltpipe.config.spec import Refused
 from ltpipe.evaluation.baseline import read_accepted, seal
 from ltpipe.evaluation.gate import gate
 from ltpipe.evaluation.judge import judge
 from ltpipe.evaluation.pull_request import Side, find_change, find_loosened
+from ltpipe.evaluation.report.cells import group_cells
+from ltpipe.evaluation.report.classes import recalls
+from ltpipe.evaluation.report.recommend import Advice
 from ltpipe.evaluation.reported import Reported
 from ltpipe.evaluation.summary import summarise
 
@@ -33,8 +37,10 @@ NAME, SEEDS, METRICS = "digits_glt", range(6), ["clt.accuracy.all", "glt.accurac
 YML, JSON = f"conf/base/parameters/{NAME}.yml", f"conf/accepted/{NAME}.json"
 IDENTITY = ["-c", "user.name=Author", "-c", "user.email=author@example.org", "-c", "commit.gpgsign=false"]
 KEDRO = """#!/bin/sh
-mkdir -p data/08_reporting/digits_glt
+mkdir -p data/08_reporting/digits_glt/report data/05_model_input/digits_glt
 cp ../verdict.json data/08_reporting/digits_glt/
+cp ../classes.json data/08_reporting/digits_glt/report/
+cp ../manifest.parquet data/05_model_input/digits_glt/
 exit "$(cat ../gate_code)"
 """
 GH = """#!/usr/bin/env python3
@@ -202,6 +208,12 @@ def measured(repository, cells, manifest, spec, state_of, tmp_path):
         block = yaml.safe_load(repository.path(YML).read_text())[NAME]["gate"]
         verdict = judge(manifest, accepted, type(spec.gate).model_validate(block), spec.evaluate, state, summary)
         (tmp_path / "verdict.json").write_text(json.dumps(verdict))
+        made = cells(wrong, seeds=seeds)
+        runs = group_cells(*zip(*((c.details, c.log, c.predictions, None) for c in made), strict=True))
+        advice = Advice("ce", True, [], {})
+        classes = recalls(runs, spec.evaluate, advice, verdict["state"]["digest"])
+        (tmp_path / "classes.json").write_text(json.dumps(classes))
+        manifest.to_parquet(tmp_path / "manifest.parquet")
         code = 0
         try:
             gate(verdict, tmp_path, state)
@@ -231,6 +243,16 @@ def edit_gate(repository, **changes):
     repository.path(YML).write_text(yaml.safe_dump(content))
 
 
+def charts(comment):
+    """The text of each chart of the comment."""
+    return re.findall(r"^```mermaid\n(.*?)^```$", comment, re.DOTALL | re.MULTILINE)
+
+
+def numbers(chart, kind):
+    """The values of a chart's bars, or of its line."""
+    return [float(value) for value in re.search(rf"^  {kind} \[(.*)\]$", chart, re.MULTILINE)[1].split(", ")]
+
+
 # the four of the issue
 
 
@@ -242,7 +264,9 @@ def test_one_that_is_fine_passes_and_says_what_was_compared(repository, measured
     accepted = json.loads(repository.path(JSON).read_text())["runs"]["ce"]["mean"]["glt.accuracy.all"]
     row = rf"\| `ce` \| `glt.accuracy.all` \| {accepted:.2f} \| {accepted:.2f} \| 6 \| \+0\.00 \| \d\.\d\d \| pass \|"
     assert re.search(row, played.comment), played.comment
-    assert "Report and pictures: https://example.org/report" in played.comment
+    assert "Every number of a group is that of the base: there is nothing to draw." in played.comment
+    assert "```mermaid" not in played.comment
+    assert "Report: https://example.org/report" in played.comment
     assert "Judged at `0123456789ab`." in played.comment
     assert "This pull request" not in played.comment
 
@@ -255,6 +279,23 @@ def test_one_that_worsens_a_model_fails_and_says_by_how_much(repository, measure
     assert "## digits_glt: the gate fails\n" in played.comment
     assert re.search(r"`ce` \| `glt.accuracy.all` \| \d\d\.\d\d \| [67]\d\.\d\d \| 6 \| -[12]\d\.", played.comment)
     assert played.comment.count("**regressed**") == 3
+    verdict = json.loads((repository.folder.parent / "verdict.json").read_text())
+    groups, classes = charts(played.comment)
+    accepted = json.loads(repository.path(JSON).read_text())["runs"]["ce"]["mean"]
+    assert 'title "ce, recommended: accuracy by group (bars: here, line: base)"' in groups
+    names = [f"{p}.accuracy.{part}" for p in ("clt", "glt") for part in ("all", "many", "medium", "few")]
+    assert numbers(groups, "line") == [round(accepted[name], 2) for name in names]
+    measured_here = verdict["summaries"][0]["metrics"]
+    assert numbers(groups, "bar") == [round(measured_here[name]["mean"], 2) for name in names]
+    assert (
+        'title "Classes of ce that changed most, glt (bars: here, line: base)"' in classes
+        and len(numbers(classes, "bar")) == 10
+    )
+    old_and_new = zip(numbers(classes, "line"), numbers(classes, "bar"), strict=True)
+    falls = [old - new for old, new in old_and_new]
+    assert falls == sorted(falls, reverse=True) and falls[0] > 5
+    folded = played.comment.split("<details><summary>The numbers of the pictures</summary>")[1].split("</details>")[0]
+    assert folded.count("| `ce` |") == 8 + 10
     assert "all comparisons together" in played.comment
 
 
@@ -489,6 +530,54 @@ def test_there_is_one_comment_which_is_updated(repository, measured):
     comments = json.loads(store.read_text())
     assert comments[:2] == others
     assert [c["body"] for c in comments[2:]] == [second] and second != first
+
+
+def test_a_report_of_another_state_gives_no_picture_of_classes(repository, measured):
+    measured(wrong=0.3)
+    path = repository.folder.parent / "classes.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "other"}))
+    (groups,) = charts(repository.play().comment)
+    assert "ce: accuracy by group" in groups  # which run is recommended is not known either
+
+
+def test_numbers_of_other_data_are_not_drawn(repository, measured, tmp_path):
+    measured(wrong=0.3)
+    sealed = seal(json.loads(repository.path(JSON).read_text()) | {"data": "0" * 16})
+    repository.path(JSON).write_text(json.dumps(sealed))
+    repository.commit("a base of other data")
+    played = repository.play()
+    assert "The accepted numbers of the base are of other data" in played.comment and not charts(played.comment)
+
+
+def test_a_comment_on_1000_classes_and_20_runs_is_one_that_github_takes(repository, measured, accepted):
+    """Every number of every run is worse, names are of four bytes a sign, and the pull request accepts all of it."""
+    measured(wrong=0.3)
+    folder = repository.folder.parent
+    verdict, classes = (json.loads((folder / name).read_text()) for name in ("verdict.json", "classes.json"))
+    runs, metrics = [f"run_{k}" for k in range(20)], [f"glt.recall.part_of_the_test_{k}" for k in range(40)]
+    entry = json.loads(repository.path(JSON).read_text())
+    entry["runs"] = dict.fromkeys(runs, entry["runs"]["ce"])
+    repository.path(JSON).write_text(json.dumps(seal(entry)))
+    repository.commit("a base with 20 runs")
+    row, summary = verdict["rows"][0], verdict["summaries"][0]
+    verdict["rows"] = [row | {"run": run, "metric": m, "verdict": "regressed"} for run in runs for m in metrics]
+    verdict["failed"] = [f"{run} {m}: 1.00 (n 6) is 90.00 below" for run in runs for m in metrics]
+    verdict["summaries"] = [summary | {"run": run} for run in runs]
+    classes["names"] = {str(k): "\N{FOX FACE}" * 500 + str(k) for k in range(1000)}
+    classes["recall"] = {run: {"glt": {str(k % 10): 1.0 for k in range(1000)}} for run in runs}
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+    (folder / "classes.json").write_text(json.dumps(classes))
+    comment = repository.play().comment
+    assert 10_000 < len(comment.encode()) < 65_536
+    assert len(charts(comment)) == 3 + 1 and comment.count("```") == 8
+    assert re.search(r"\| and \d+ more rows, in the report \|", comment) and "* and " in comment
+    assert "Not drawn: `run_3`, " in comment and "and 7 more." in comment
+
+
+def test_a_comment_that_no_number_of_rows_makes_short_is_cut_and_says_so():
+    lines = shorten(lambda most: ["# title", *["x" * 5000] * 50])
+    assert lines[0] == "# title" and len("\n".join(lines).encode()) < 65_536
+    assert "**The rest is cut: GitHub takes no longer comment.**" in lines[-2]
 
 
 # the files themselves

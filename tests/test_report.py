@@ -1,13 +1,17 @@
 """The report shows every number, needs no network, and the same numbers give the same bytes."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from dvc.fs import LocalFileSystem
+from dvc.ignore import DvcIgnoreFilter
 
 from ltpipe.config.spec import Refused
 from ltpipe.evaluation.baseline import read_accepted
@@ -19,10 +23,12 @@ from ltpipe.evaluation.report.cells import group_cells
 from ltpipe.evaluation.report.charts import curve, pool
 from ltpipe.evaluation.report.classes import accepted_recall
 from ltpipe.evaluation.report.recommend import recommend
+from ltpipe.evaluation.report.tables import Grid
 from ltpipe.evaluation.report.text import render_markdown
 from ltpipe.evaluation.reported import Reported
 from ltpipe.evaluation.summary import summarise
 
+ROOT = Path(__file__).parents[1]
 RUNS = ("ce", "logit_adjust")
 SEEDS = (0, 1, 2)
 PAPER = Reported(value=91.25, metric="clt.accuracy.all", tolerance=4.0, source="table 2", why="other size", label="CE")
@@ -61,8 +67,16 @@ def verdict(cells, judged, baseline):
 
 
 def parts(*cells):
-    """Details, logs and predictions in the order in which the graph hands them over."""
-    return [*(c.details for c in cells), *(c.log for c in cells), *(c.predictions for c in cells)]
+    """Details, logs, predictions and costs in the order in which the graph hands them over."""
+    return [*(c.details for c in cells), *(c.log for c in cells), *(c.predictions for c in cells), *map(cost, cells)]
+
+
+def cost(cell, **changed):
+    """What the cell's training cost: another time for each seed."""
+    seed = cell.metrics["seed"]
+    spent = {"images": 1000, "stepping": 2.0 + seed, "seconds": 100.0 + 60 * seed, "host_bytes": 500_000_000}
+    where = {"device_bytes": None, "device": "a processor", "threads": 1, "precision": "fp32"}
+    return {**spent, **where, "checkpoint": cell.metrics["checkpoint"]} | changed
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +282,8 @@ def test_each_figure_of_the_text_is_a_png(written, text):
         assert len(written[figure]) > 5000
 
 
-def test_the_text_is_short_and_names_the_page(text):
+def test_the_text_is_short_and_names_the_page_and_the_cards(text):
+    assert "Model cards: `model_card_ce.md`, `model_card_logit_adjust.md`.\n" in text
     assert "report.html" in text and "## Every metric" not in text
     assert len(text.splitlines()) < 70
 
@@ -300,6 +315,24 @@ def test_the_page_begins_with_the_verdict_and_every_reason_to_fail(page, verdict
     assert [said(line) for line in first.iter("li")] == verdict["failed"]
 
 
+def test_the_headline_table_has_no_column_without_a_value(cell, judged, make):
+    """No run reports a number, so there is no column `reported`; a verdict has no reason here either."""
+    made = cell("ce", 0)
+    verdict = judged(None, summarise(Reported(why="a test"), made.metrics), against="nothing")
+    page = ElementTree.fromstring(make(verdict, *parts(made), accepted=None)["report.html"])
+    (head,) = [h for h in ([said(th) for th in t.iter("th")] for t in page.iter("table")) if h[:2] == ["run", "metric"]]
+    assert "reported" not in head and "measured" in head and head[-1] in ("verdict", "reason")
+
+
+def test_columns_of_numbers_are_known():
+    rows = [
+        ["ce", "81.20 ± 1.10", "-", "1 2", "few"],
+        ["x", "+1,250", "3.0 min", "2", "-"],
+        ["y", "25 %", "-", "-", "-"],
+    ]
+    assert Grid(["run", "a", "b", "seeds", "c"], rows).numeric == [False, True, True, False, False]
+
+
 def test_the_headline_table_has_every_number_and_what_fails_is_on_top(page, verdict):
     table = grid(page, ["run", "metric", "reported"])
     assert len(table) == len(verdict["rows"])
@@ -314,7 +347,8 @@ def test_the_headline_table_has_every_number_and_what_fails_is_on_top(page, verd
 def test_the_page_asks_for_nothing_from_a_network(page):
     addresses = [node.get(key) for node in page.iter() for key in ("src", "href") if node.get(key)]
     assert len(addresses) > 20
-    assert {address.split(",")[0].split(";")[0] for address in addresses if address[0] != "#"} == {
+    cards = {f"model_card_{run}.md" for run in RUNS}
+    assert {address.split(",")[0].split(";")[0] for address in addresses if address[0] != "#"} - cards == {
         "data:",
         "data:image/svg+xml",
         "data:image/png",
@@ -322,9 +356,18 @@ def test_the_page_asks_for_nothing_from_a_network(page):
     assert not list(page.iter("script")) and "url(" not in page.find("head/style").text
 
 
-def test_every_link_of_the_page_has_its_place_and_wide_tables_are_folded(page):
+def test_every_link_leads_somewhere_also_in_a_copy_of_the_folder_and_wide_tables_are_folded(page, written, tmp_path):
+    for name, content in written.items():
+        (tmp_path / name).write_bytes(content)
     places = {node.get("id") for node in page.iter()}
-    assert {a.get("href")[1:] for a in page.iter("a")} <= places
+    addresses = {a.get("href") for a in page.iter("a")}
+    assert {a[1:] for a in addresses if a.startswith("#")} <= places
+    files = {a for a in addresses if not a.startswith("#")}
+    assert files == {f"model_card_{run}.md" for run in RUNS} and all((tmp_path / file).is_file() for file in files)
+    for file in files:  # and back
+        card = (tmp_path / file).read_text()
+        links = re.findall(r"\]\(([^)]+)\)", card)
+        assert links == ["report.html"] and all((tmp_path / link).is_file() for link in links)
     folded = {said(d.find("summary")) for d in page.iter("details")}
     assert any(line.startswith("Every metric (") for line in folded) and "Runs" in folded
 
@@ -338,7 +381,7 @@ def test_the_model_is_recommended_by_validation_and_not_by_the_test_set(verdict,
     every = [c for run in RUNS for c in cells[run]]
     details = [c.details for c in every]
     tables = [*(c.predictions for c in cells["ce"]), *spoilt]
-    runs = group_cells(details, [c.log for c in every], tables)
+    runs = group_cells(details, [c.log for c in every], tables, [None] * len(every))
     advice = recommend(verdict, runs, headlines(details))
     assert advice.selected and advice.run == "logit_adjust" and advice.scores["logit_adjust"].mean == 100
     assert advice.sentences[0].startswith("Recommended: logit_adjust.")
@@ -347,11 +390,11 @@ def test_the_model_is_recommended_by_validation_and_not_by_the_test_set(verdict,
     for table in tables[len(cells["ce"]) :]:
         facts = table.attrs["facts"]
         table.attrs = {"facts": facts | {"method": {"tau": 0.7, "tau_macro_recall": 1.0}}}
-    advice = recommend(verdict, group_cells(details, [c.log for c in every], tables), headlines(details))
+    advice = recommend(verdict, group_cells(details, [c.log for c in every], tables, [None] * 6), headlines(details))
     assert advice.run == "ce", "its tau was chosen on these images, so that it wins on them says nothing"
     assert any("logit_adjust chose tau on these very images" in line for line in advice.sentences)
     none = [pd.DataFrame(t[t["split"] != "val"]) for t in tables]
-    advice = recommend(verdict, group_cells(details, [c.log for c in every], none), headlines(details))
+    advice = recommend(verdict, group_cells(details, [c.log for c in every], none, [None] * 6), headlines(details))
     assert not advice.selected and advice.run == "ce"
     assert advice.sentences[0].startswith("No model is recommended") and "does not select" in advice.sentences[1]
 
@@ -416,6 +459,50 @@ def test_many_classes_are_averaged_along_the_line_and_curves_keep_common_epochs(
     assert epochs.tolist() == [1] and values.tolist() == [[1.0], [1.0], [1.0]]
 
 
+def test_the_cost_of_each_run_is_on_the_page_and_in_its_data(page, written):
+    """Seeds 0, 1, 2: 1000 images in 2, 3, 4 s of epochs, and 100, 160, 220 s in all."""
+    row = ["3", "361 ± 127", "2.7 ± 1.0 min", "500 ± 0 MB", "-", "1", "fp32", "a processor"]
+    assert [node.get("data") for node in page.iter("object")] == ["cost.html"]
+    inside = ElementTree.fromstring(written["cost.html"])
+    assert grid(inside, ["run", "n", "images/s"]) == [[run, *row] for run in RUNS]
+    found = json.loads(written["cost.json"])["ce"]
+    assert found["n"] == 3 and found["seconds"] == {"mean": 160.0, "std": 60.0} and found["device_bytes"] is None
+    assert found["images_per_second"]["mean"] == pytest.approx((500 + 1000 / 3 + 250) / 3)
+    assert "Times of a busy machine are not comparable" in said(inside)
+
+
+def test_a_time_changes_nothing_that_the_ledger_knows(verdict, shown, make, written):
+    """Only files that .dvcignore names: dvc.lock of a fresh clone stays as it is."""
+    slower = make(verdict, *shown[:18], *({**cost, "seconds": 9e9, "images": 7} for cost in shown[18:]))
+    changed = {name for name in written if written[name] != slower[name]}
+    assert changed == {"cost.html", "cost.json"} and set(slower) == set(written)
+    ignored = DvcIgnoreFilter(LocalFileSystem(url=str(ROOT)), str(ROOT))
+    folder = ROOT / "data/08_reporting/digits_glt/report"
+    assert {name for name in written if ignored.is_ignored_file(str(folder / name))} == changed
+
+
+def test_what_nobody_recorded_is_a_dash_and_never_zero(verdict, shown, make, cells):
+    """ce: nothing, an empty record, and one of another checkpoint. logit_adjust: trained nothing; one is missing."""
+    first, second = cells["ce"], cells["logit_adjust"]
+    unknown = [None, {}, cost(first[2], checkpoint="0" * 16)]
+    short = [cost(cell, images=0, stepping=0.0, seconds=0.25, host_bytes=None) for cell in second[:2]]
+    written = make(verdict, *shown[:18], *unknown, *short, None)
+    page = ElementTree.fromstring(written["cost.html"])
+    assert grid(page, ["run", "n", "images/s"]) == [
+        ["ce", "0 of 3", *["-"] * 7],
+        ["logit_adjust", "2 of 3", "-", "0.2 ± 0.0 s", "-", "-", "1", "fp32", "a processor"],
+    ]
+    assert json.loads(written["cost.json"])["ce"]["seconds"] is None
+
+
+def test_the_data_of_classes_are_the_means_that_the_page_shows(written, verdict, cells):
+    data = json.loads(written["classes.json"])
+    assert data["state"] == verdict["state"]["digest"] and data["recommended"] == "ce"
+    rows = [c.details["protocols"]["glt"]["classes"][3]["recall"] for c in cells["ce"]]
+    assert data["recall"]["ce"]["glt"]["3"] == pytest.approx(sum(rows) / 3, abs=1e-4)
+    assert data["splits"]["glt"] == "test_gbl" and data["names"]["3"] == "3"
+
+
 PROBE = """<script>addEventListener("load", () => { const wide = document.documentElement.scrollWidth > innerWidth;
 const failed = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
 const back = getComputedStyle(document.body).backgroundColor;
@@ -451,6 +538,7 @@ def browse(page, width, dark, tmp_path):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_a_browser_shows_the_whole_page_without_overflow_and_errors(written, tmp_path, width, dark):
+    (tmp_path / "cost.html").write_bytes(written["cost.html"])
     (shown, wide, failed, back), console = browse(written["report.html"].decode(), width, dark, tmp_path)
     assert (shown, wide, failed, console) == (str(width), "false", "0", [])
     assert back == ("rgb(23, 24, 26)" if dark else "rgb(255, 255, 255)")

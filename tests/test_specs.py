@@ -16,6 +16,8 @@ MENUS = [
     "ltpipe.data.sources",
     "ltpipe.data.splits",
     "ltpipe.features",
+    "ltpipe.optimisers",
+    "ltpipe.rates",
 ]
 
 

@@ -50,7 +50,18 @@ def test_a_split_without_class_counts_is_refused(changes):
 
 @pytest.fixture
 def rows():
-    return pd.DataFrame({"split": ["a"] * 4 + ["b"] * 2, "label": [0, 0, 0, 1, 1, 2], "id": list("uvwxyz")})
+    names = ["cat", "cat", "cat", "1", "1", "dog"]
+    labels = [0, 0, 0, 1, 1, 2]
+    return pd.DataFrame({"split": ["a"] * 4 + ["b"] * 2, "label": labels, "class_name": names, "id": list("uvwxyz")})
+
+
+def test_a_violation_names_the_class_where_its_name_is_not_its_number(rows):
+    assert rules.class_counts(rows, {"a": [2, 2, 0]}, 3) == [
+        "a class 0 (cat): 3 images, not 2",
+        "a class 1: 1 images, not 2",
+    ]
+    ranked = rows.assign(attribute=0)
+    assert "b class 2 (dog) has no image of rank 1" in rules.every_rank(ranked, ["b"], 2)
 
 
 def test_a_correct_summary_gives_no_violation(rows):

@@ -19,8 +19,9 @@ from ltpipe.models.model import Model
 from ltpipe.recipe.run import Run
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.serving.export import Parity, export
+from ltpipe.storage.identity import digest_bytes
 from ltpipe.storage.weights import unpack_weights
-from ltpipe.training import loop
+from ltpipe.training import cost, loop
 from ltpipe.training.checkpoint import save_resume
 from ltpipe.training.scratch import FINISHED, discard
 from ltpipe.training.train import train
@@ -83,7 +84,7 @@ def test_cells_of_one_process_have_the_bytes_of_cells_alone(tmp_path):
         manifest, images = problem()
         row = Run(method=name, split="train")
         recipe = {"run": row, "schedule": alone[name], "model": MODEL, "seed": 0, "cell": f"toy.{name}.s0"}
-        checkpoint, _ = train(manifest, images, tmp_path, **recipe)
+        checkpoint = train(manifest, images, tmp_path, **recipe)[0]
         return checkpoint, export(checkpoint, manifest, images, **recipe, parity=Parity())[0]
 
     threads = torch.get_num_threads()
@@ -94,7 +95,7 @@ def test_cells_of_one_process_have_the_bytes_of_cells_alone(tmp_path):
 
 def test_the_log_has_a_row_for_each_epoch_with_all_groups(tmp_path):
     manifest, images = problem()
-    _, log = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
+    _, log, _ = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
     assert list(log["epoch"]) == [1, 2]
     assert {"loss", "train_accuracy", "val_accuracy", "val_macro_recall", "val_many", "val_medium", "val_few"} <= set(
         log.columns
@@ -104,7 +105,7 @@ def test_the_log_has_a_row_for_each_epoch_with_all_groups(tmp_path):
 def test_an_empty_group_is_absent_from_the_log(tmp_path):
     manifest, images = problem()
     manifest["group"] = "many"
-    _, log = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
+    _, log, _ = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
     assert "val_many" in log and "val_few" not in log
 
 
@@ -422,7 +423,7 @@ def test_a_benchmark_that_is_like_another_trains_by_itself(root):
 
 def finished_cell(tmp_path: Path) -> tuple[pd.DataFrame, np.ndarray, bytes, pd.DataFrame]:
     manifest, images = problem()
-    checkpoint, log = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
+    checkpoint, log, _ = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
     discard(tmp_path)
     return manifest, images, checkpoint, log
 
@@ -431,7 +432,21 @@ def test_a_finished_cell_is_kept_if_nothing_has_changed(tmp_path, monkeypatch):
     manifest, images, first, log = finished_cell(tmp_path)
     monkeypatch.setattr(loop, "fit", None)  # nothing may be trained
     again = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, None, None, first, log, cell="toy.ce.s0")
-    assert again[0] == first and again[1] is log
+    assert again[0] == first and again[1] is log and again[2] == {}, "a cost that was not kept is not known"
+    spent = {"seconds": 3.0}
+    again = train(manifest, images, tmp_path, RUN, SCHEDULE, MODEL, 0, None, None, first, log, spent, cell="toy.ce.s0")
+    assert again[2] == spent
+
+
+def test_the_cost_is_of_its_checkpoint_and_changes_neither_it_nor_the_log(tmp_path, monkeypatch):
+    manifest, images = problem()
+    first = train(manifest, images, tmp_path / "a", RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
+    monkeypatch.setattr(cost, "device_name", lambda device: "another machine")
+    second = train(manifest, images, tmp_path / "b", RUN, SCHEDULE, MODEL, 0, cell="toy.ce.s0")
+    assert first[0] == second[0] and first[1].equals(second[1])
+    assert first[2]["device"] != second[2]["device"] == "another machine"
+    assert first[2]["checkpoint"] == second[2]["checkpoint"] == digest_bytes(first[0])
+    assert first[2]["precision"] == SCHEDULE.precision
 
 
 @pytest.mark.parametrize("change", ["seed", "schedule", "image", "weights", "cut", "log", "no log"])

@@ -20,12 +20,14 @@ from kedro.io import DatasetError
 
 from ltpipe.benchmark import Benchmark
 from ltpipe.config.parameters import benchmark_names
+from ltpipe.config.shell import typed
 from ltpipe.config.spec import Refused, parse
 from ltpipe.evaluation.baseline import Accepted, build_baseline, check_bits, read_accepted
 from ltpipe.evaluation.cells import check_cells
 from ltpipe.evaluation.judge import Gate, compare_with_accepted
 from ltpipe.evaluation.summary import summarise
 from ltpipe.evaluation.verdict import describe_worse, require_visible
+from ltpipe.pages import dvc_yaml
 from ltpipe.pipeline_registry import project_root
 from ltpipe.state import state
 from ltpipe.storage.atomic import write_atomically
@@ -63,8 +65,15 @@ def command(benchmark: str, reason: str, worse: bool, retired: tuple[str, ...]) 
     write_atomically(path, (json.dumps(after, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     sys.stdout.write("".join(_changes(before, after, spec.gate.all_metrics())))
     sys.stdout.write("".join(work.sight()))
-    again = f"dvc repro, or kedro run --pipeline={benchmark} --tags=report,gate"
-    sys.stdout.write(f"wrote {path.relative_to(root)}; judge again: {again}\n")
+    sys.stdout.write(f"wrote {path.relative_to(root)}: commit it. {_judge_again(benchmark, root)}\n")
+
+
+def _judge_again(benchmark: str, root: Path) -> str:
+    """Return how to judge by the new baseline: by the ledger too, where there is one of this benchmark."""
+    ledger = dvc_yaml.place(benchmark, root)
+    repro = "dvc repro" if ledger.parent == root else f"dvc repro -R {ledger.parent.relative_to(root)}"
+    ways = [typed(repro)] if ledger.exists() else []
+    return f"Judge again: {' or '.join([*ways, typed(f'kedro run --pipeline={benchmark}')])} --tags=report,gate"
 
 
 class Work:

@@ -118,6 +118,11 @@ class Benchmark(Spec):
         """Return the names of the run's seeds."""
         return self.runs[run].seeds or list(self.seeds)
 
+    def modules(self) -> frozenset[str]:
+        """Return the modules that the blocks name, with the optimisers and rates of runs that have their own."""
+        own = (self.schedule.with_changes(row.train.schedule).modules() for row in self.runs.values())
+        return super().modules().union(*own)
+
     def graph(self) -> dict[str, object]:
         """Return what decides which nodes and datasets the benchmark's graph has, and which stages its dvc.yaml."""
         return {
@@ -251,6 +256,7 @@ class Benchmark(Spec):
         try:
             self.schedule.with_changes(row.train.schedule)
             require_branches(row.train, self.model, row.train.needs(self.expect.classes))
+            self.schedule.require_method(row.train, self.expect.classes)
         except Refused as refused:
             raise ValueError(f"runs.{name}.train.{refused.message}") from None
         if unused := self.schedule.unused_keys(row.train, self.expect.classes):

@@ -28,6 +28,7 @@ from kedro.utils import find_kedro_project
 
 from ltpipe.benchmark import NAME, Benchmark, load
 from ltpipe.config.parameters import load_blocks, merge, read_benchmark_file, resolve_like
+from ltpipe.config.shell import typed
 from ltpipe.config.spec import Refused, parse
 from ltpipe.data.decode import decode
 from ltpipe.data.sampling.class_sizes import encode_runs
@@ -40,7 +41,6 @@ from ltpipe.survey.folder import Survey, count_splits, look, require_enough
 
 TEMPLATE = "image_folder"  # the whole network from random weights; with --backbone, choices.FINETUNE
 RAW = f"data/01_raw/{TEMPLATE}"
-NETWORK = ("backbone", "options")
 WHY = "your own data: nobody else reports on it"
 
 
@@ -203,7 +203,7 @@ def draw_benchmark(place: Place, split: Split | None, asked: Asked) -> Drawn:
     options |= {"duplicates": "exclude"} if survey.equal else {}
     groups = rule.model_dump()
     schedule = {} if given else choices.choose_schedule(sum(splits["train"]), side)
-    schedule |= _shorter(asked.epochs, template.schedule.warmup)
+    schedule |= _shorter(asked.epochs, int(template.schedule.warmup))
     block = {
         "like": given.get("like", TEMPLATE),
         "source": {"size": side} | ({"options": options} if options else {}),
@@ -261,20 +261,26 @@ def write_header(place: Place, drawn: Drawn, spec: Benchmark, price: cost.Cost) 
     totals = {split: sum(counts) for split, counts in drawn.splits.items()}
     parts = ", ".join(f"{number:,} {split}" for split, number in totals.items())
     rule = spec.expect.groups
-    cells = sum(len(spec.seeds_of(run)) for run in spec.runs)
     lines = [
         f"{place.name}: {len(drawn.survey.index):,} pictures of {spec.expect.classes} classes as `ltpipe init` found "
         f"them: {parts}.",
         f"Command: kedro run --pipeline={place.name}",
-        f"Expected: nobody else reports on it. The first numbers that `ltpipe accept {place.name}` takes are its "
-        "baseline.",
-        f"Cost: about {show.describe_time(price.seconds)} of training for {cells} cells where init was run (estimated "
-        f"from a few steps), {show.describe_size(price.size)} in data/, and as much in DVC's cache.",
+        f"Expected: nobody else reports on it. The numbers that `ltpipe accept {place.name}` takes are its baseline.",
+        _describe_cost(spec, price),
         _describe_network(drawn, spec, totals["train"]),
         f"Groups: {_describe_groups(rule, drawn.groups)}.",
         *([] if spec.gate.metrics else ["The few do not gate: they have too few test pictures to see a fall."]),
     ]
     return "".join(f"# {part}\n" for line in lines for part in textwrap.wrap(line, 118))
+
+
+def _describe_cost(spec: Benchmark, price: cost.Cost) -> str:
+    cells = sum(len(spec.seeds_of(run)) for run in spec.runs)
+    return (
+        f"Cost: about {show.describe_time(price.seconds)} of training for {cells} cells where init was run (estimated "
+        f"from a few steps), then seconds a cell to export and evaluate; {show.describe_size(price.size)} in data/, "
+        "and as much in DVC's cache."
+    )
 
 
 def _describe_network(drawn: Drawn, spec: Benchmark, trained: int) -> str:
@@ -384,13 +390,15 @@ def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
     again = (place.root / f"conf/accepted/{name}.json").exists()
     outcome = "exit 3: the accepted numbers are of other pictures" if again else "exit 6: nothing is accepted yet"
     reason = "other pictures" if again else "first baseline"
+    page = f"data/08_reporting/{name}/report/report.html"
+    generate = f"{typed('ltpipe generate')} && {typed(f'ltpipe generate {name}')}"
     return [
-        "go on with (after `uv run`, where the environment is not active):",
-        f"  kedro run --pipeline={name}  # trains and measures; {outcome}",
-        f'  ltpipe accept {name} --reason "{reason}"  # if data/08_reporting/{name}/report/report.html is right',
-        f"  kedro run --pipeline={name} --tags=report,gate  # exit 0: the gate passes",
-        f"  ltpipe predict {model} {picture}",
-        f"  ltpipe generate && ltpipe generate {name}  # docs/benchmarks.md and a ledger, then: dvc repro -R {ledger}",
+        "go on with:",
+        f"  {typed(f'kedro run --pipeline={name}')}  # trains and measures; {outcome}",
+        f'  {typed(f"ltpipe accept {name}")} --reason "{reason}"  # if {page} is right',
+        f"  {typed(f'kedro run --pipeline={name}')} --tags=report,gate  # exit 0: the gate passes",
+        f"  {typed('ltpipe predict')} {model} {picture}",
+        f"  {generate}  # docs/benchmarks.md and a ledger, then: {typed(f'dvc repro -R {ledger}')}",
     ]
 
 
@@ -404,8 +412,8 @@ def _look_again(place: Place, update: bool, asked: Asked) -> None:
     wanted = asked.or_else(Asked(**memory.get("asked", {}))).or_else(Asked(spec.source.size))
     drawn = draw_benchmark(place, spec.split, wanted)
     if wanted.size == spec.source.size and memory:
-        network = {key: memory["block"]["model"][key] for key in NETWORK if key in memory["block"]["model"]}
-        drawn.block["model"] = network | {k: v for k, v in drawn.block["model"].items() if k not in NETWORK}
+        # mean and std too: measured anew they would be another recipe, at every picture that comes
+        drawn.block["model"] = memory["block"]["model"]
     changes = [*_describe_move(place, spec), *_describe_wishes(spec, asked), *_describe_changes(memory, spec, drawn)]
     changes += show.describe_moves(memory.get("drawn", {}), _drawn_splits(drawn))
     where = place.file.relative_to(place.root)
@@ -437,7 +445,7 @@ def _describe_wishes(spec: Benchmark, asked: Asked) -> list[str]:
 
 
 def _command(place: Place) -> str:
-    return f"ltpipe init {shlex.quote(str(place.inside or place.images))} --name {place.name}"
+    return typed(f"ltpipe init {shlex.quote(str(place.inside or place.images))} --name {place.name}")
 
 
 def _recall(place: Place) -> dict[str, Any]:
@@ -486,7 +494,11 @@ def _update(place: Place, memory: Mapping[str, Any], drawn: Drawn, asked: Asked)
     kept = header != memory.get("header", fresh)
     _write(place, (header if kept else fresh) + body)
     _remember(place, drawn, header if kept else fresh, asked)
-    _say(*(f"changed {line}" for line in revised.changed), *(f"kept {line}" for line in revised.kept))
+    counted = [line for line in revised.changed if line.startswith("expect.class_counts")]
+    others = [line for line in revised.changed if line not in counted]
+    _say(*(["changed expect.class_counts: the table above"] if counted else []))
+    _say(*(f"changed {line}" for line in others), *(f"kept {line}" for line in revised.kept))
+    _say(_describe_cost(spec, price))
     _say(*(["kept the comment at the top, an edit"] if kept else []), *_describe_writing(place))
     _say(*next_commands(place, drawn, spec))
 

@@ -1,5 +1,6 @@
 """Register a Kedro pipeline for each benchmark file; `kedro run` without a name runs the embedded benchmark."""
 
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,9 +12,11 @@ import pipelines
 from ltpipe.benchmark import load
 from ltpipe.config.parameters import benchmark_names
 from ltpipe.config.spec import Refused
+from ltpipe.view import view
 
 # the words for stages, in Kedro's tags, in dvc.yaml and in messages: the modules of pipelines/ that make them, in order
 STAGES = ("parameters", "fetch", "cluster", "split", "train", "export", "evaluate", "report", "gate")
+VIEW = "LTPIPE_VIEW"  # environment variable that `kedro viz` sets: the pipelines are drawn, and not run
 DEFAULT = "digits_glt"  # its images come with scikit-learn, so that it runs without a download
 
 
@@ -55,6 +58,9 @@ def register_pipelines() -> dict[str, Pipeline]:
     specs = load(project_root() / "conf/base", requested_benchmarks(known))
     by_name = Registered(known)
     by_name.update({name: pipelines.benchmark(name, spec) for name, spec in specs.items()})
+    if os.environ.get(VIEW):
+        seeds = {name: {run: spec.seeds_of(run) for run in spec.runs} for name, spec in specs.items()}
+        by_name.update({name: view(graph, name, seeds[name], STAGES) for name, graph in by_name.items()})
     default = DEFAULT if DEFAULT in known else known[0]
     if default in by_name:
         by_name["__default__"] = by_name[default]

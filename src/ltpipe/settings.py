@@ -13,6 +13,7 @@ from ltpipe.hooks import (
 )
 from ltpipe.pipeline_registry import project_root
 from ltpipe.session import Session
+from ltpipe.tracking import Tracked
 
 # without a soft merge an environment that names one key of a block would delete the block's other keys;
 # conf/local holds what concerns one machine (folders of data); an installation without one is complete as well
@@ -22,6 +23,8 @@ CONFIG_LOADER_ARGS = {
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
 }
 SESSION_CLASS = Session
+# where Kedro-Viz is installed, each stage of the ledger would warn that it is a part, and write into .viz
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-viz",)
 HOOKS = (
     Looks(),
     WholeParameters(),
@@ -32,4 +35,5 @@ HOOKS = (
     Fresh(),
     CellsOfARun(),
     FinishedScratch(),
+    Tracked(),
 )

@@ -154,14 +154,14 @@ class Workplace:
             discard(folder)
             return f"{cell}: kept, {folder / CHECKPOINT} is of this code, data and parameters"
         inputs = (self.manifest, self.images, folder, row, spec.schedule, spec.model, number, start, self.pictures)
-        checkpoint, history = train(*inputs, cell=cell, device=self.device)
+        checkpoint, history, cost = train(*inputs, cell=cell, device=self.device)
         table = predict_by_torch(self.manifest, self.images, checkpoint, spec, run, self.device)
-        self._write(run, folder, checkpoint, history, table)
+        self._write(run, folder, checkpoint, history, cost, table)
         self._record(run, seed, facts)
         discard(folder)
         right = 100 * (table["predicted"] == table["label"]).groupby(table["split"]).mean()
         shown = " ".join(f"{split} {value:.2f}" for split, value in right.items())
-        return f"{cell}: {shown} ({history.attrs['seconds']:.1f} s on {self._device_name(run)})"
+        return f"{cell}: {shown} ({cost['seconds']:.1f} s on {self._device_name(run)})"
 
     def _start(self, run: str | None, seed: str) -> bytes | None:
         if run is None:
@@ -171,11 +171,13 @@ class Workplace:
             raise Refused(f"{path} is missing: train {run} with seed {seed} first")
         return path.read_bytes()
 
-    def _write(self, run: str, folder: Path, checkpoint: bytes, log: Table, table: Table) -> None:
+    def _write(
+        self, run: str, folder: Path, checkpoint: bytes, log: Table, cost: Mapping[str, Any], table: Table
+    ) -> None:
         """Write the results; the checkpoint last, because it says that the cell is finished."""
         versions = {name: version(name) for name in ("torch", "torchvision", "pillow")}
         versions["python"] = platform.python_version()
-        speed = {"seconds": log.attrs["seconds"], "device": self._device_name(run), "versions": versions}
+        speed = {"seconds": cost["seconds"], "device": self._device_name(run), "versions": versions}
         write_atomically(folder / "log.csv", log.to_csv(index=False).encode())
         write_atomically(folder / "predictions.csv", table.to_csv(index=False).encode())
         write_atomically(folder / "speed.json", json.dumps(speed).encode())
@@ -185,11 +187,14 @@ class Workplace:
         """Return the name of the GPU, or of the processor with the number of threads that the run trains with."""
         import torch
 
-        if self.device.startswith("cuda"):
-            return torch.cuda.get_device_name(self.device)
+        from ltpipe.training.cost import device_name
+
+        device = torch.device(self.device)
+        if device.type == "cuda":
+            return device_name(device)
         schedule = self.spec.schedule.with_changes(self.spec.runs[run].train.schedule)
         threads = schedule.threads or torch.get_num_threads()
-        return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+        return f"{device_name(device)}, {threads} thread{'s' if threads > 1 else ''}"
 
     def _record(self, run: str, seed: str, facts: Mapping[str, Any]) -> None:
         """Write the record of a finished cell, if records are kept: from its files, so also of a cell that was kept."""
@@ -272,13 +277,6 @@ def predict_by_torch(
         ]
     chances = np.concatenate(parts)
     return table.assign(predicted=chances.argmax(axis=1), confidence=chances.max(axis=1))
-
-
-def _processor() -> str:
-    """Return the processor's name, as Linux states it; elsewhere what Python knows."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 @click.command("train")

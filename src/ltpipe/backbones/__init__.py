@@ -13,4 +13,8 @@ knows its images a third:
 * find_weights(config): their file and facts for the provenance, or None: random weights
 * load_weights(config, path, branches, image): tensors by the names of build's network
 * inputs(config): image, mean and std, where the block `model` does not state them
+
+`schedule.layer_decay` needs one more method of the module, and is refused without it:
+
+        layers() -> list of lists of modules: all parameters, layer by layer, from the image on
 """

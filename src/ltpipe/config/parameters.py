@@ -18,10 +18,12 @@ from pydantic import BaseModel, Field
 from ltpipe.config.spec import Refused, Spec, parse
 
 REFERENCE = re.compile(r"\$\{(\w+)\.")
-# The fields that choose a module (see MenuItem): with another module, the options of the first one mean nothing.
-CHOOSERS = ("name", "kind", "backbone", "method")
-# What belongs to the module: its options, and what a run says for the sake of its method.
+# What belongs to a module: its options, and what a run says for the sake of its method.
 OF_THE_MODULE = ("options", "start_from", "schedule", "model")
+# The fields that choose a module (see MenuItem): with another module, what belongs to the first one means nothing.
+CHOOSERS = dict.fromkeys(("name", "kind", "backbone", "method"), OF_THE_MODULE) | {
+    key: (f"{key}_options",) for key in ("optimiser", "decay")
+}
 # Blocks whose keys are names of the user's choice and that only make sense as a whole.
 REPLACED = ("seeds", "protocols")
 
@@ -170,8 +172,9 @@ def merge(base: Any, changes: Any) -> Any:
     """Return `base` with `changes` merged over it, as the module's docstring says."""
     if not (_is_block(base) and _is_block(changes)):
         return changes
-    if any(key in base and key in changes and base[key] != changes[key] for key in CHOOSERS):
-        base = {key: value for key, value in base.items() if key not in OF_THE_MODULE}
+    for chooser, belonging in CHOOSERS.items():
+        if chooser in base and chooser in changes and base[chooser] != changes[chooser]:
+            base = {key: value for key, value in base.items() if key not in belonging}
     return dict(base) | {
         key: value if key in REPLACED or value == {} else merge(base.get(key), value) for key, value in changes.items()
     }

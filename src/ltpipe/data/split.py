@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from ltpipe.config.shell import typed
 from ltpipe.config.spec import MenuItem, Refused
 from ltpipe.storage.manifest import COLUMNS
 from ltpipe.storage.table import Table
@@ -41,8 +42,8 @@ def admit(candidate: Table, validation: dict[str, Any]) -> Table:
     if failed:
         lines = [f"  {e['name']}: {_violations(e['violations'])}, e.g. {', '.join(e['examples'])}" for e in failed]
         lines.append(
-            "If the images changed on purpose, state the new counts under `expect`; for your own images "
-            "`ltpipe init PATH --name NAME` says what changed, and --update states them"
+            f"If pictures of your own came, went or changed: `{typed('ltpipe init PATH --name NAME')}` says which, and "
+            "--update takes them. In a benchmark that init did not write, state the new counts under `expect`"
         )
         raise Refused("the manifest violates its expectations, none is written:\n" + "\n".join(lines))
     return candidate

@@ -1,10 +1,14 @@
 """Stage `gate`: exit with 3 if the verdict does not pass. The verdict itself is made in the stage `report`."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import click
+
+from ltpipe.config.shell import typed
 from ltpipe.config.spec import Refused
 
 log = logging.getLogger("ltpipe.gate")
@@ -20,6 +24,10 @@ class NoBaseline(Refused):
     """There is nothing to compare with yet: no failure of the model, and no pass."""
 
     exit_code = 6
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message without click's "Error:": nothing went wrong."""
+        click.echo(f"Not judged yet: {self.format_message()}", file=file, err=file is None)
 
 
 def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> None:
@@ -37,17 +45,20 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
         )
     for line in _results(verdict):
         log.info("%s: %s", name, line)
+    for line in _recommended(report, state["digest"]):
+        log.info("%s: %s", name, line)
     if verdict["baseline"] == "none" and len(verdict["failed"]) == 1:  # the one reason is that there is none
         raise NoBaseline(
             f"{name} has no accepted baseline yet: the numbers are measured, and nothing was compared. Look at "
-            f'{report}/report.html; if they are right, type: ltpipe accept {name} --reason "first baseline"; then run '
-            "this command again"
+            f'{report}/report.html; if they are right, type: {typed(f"ltpipe accept {name}")} --reason "first '
+            'baseline"; then '
+            f"{typed(f'kedro run --pipeline={name}')} --tags=report,gate"
         )
     if not verdict["passes"]:
         lines = "\n".join(f"  {line}" for line in verdict["failed"])
-        number = len(verdict["failed"])
+        number, page = len(verdict["failed"]), f"{report}/report.html"
         raise GateFailed(
-            f"gate failed: {number} reason{'s' * (number != 1)}:\n{lines}{_settings(verdict)}\nreport: {report}"
+            f"gate failed: {number} reason{'s' * (number != 1)}:\n{lines}{_settings(verdict)}\nreport: {page}"
         )
     log.info("report: %s/report.html", report)
     log.info("%s", last_line(name, verdict))
@@ -61,6 +72,16 @@ def _results(verdict: Mapping[str, Any]) -> list[str]:
         f"{primary} of {run}: {spread['mean']:.2f}" + (f" +- {spread['std']:.2f} (n {n})" if n > 1 else " (n 1)")
         for run, n, spread in found
     ]
+
+
+def _recommended(report: Path, state: str) -> list[str]:
+    """Return the run that the report recommends, and where its model is; nothing if it recommends none."""
+    path = report / "classes.json"
+    said = json.loads(path.read_bytes()) if path.exists() else {}
+    if said.get("state") != state or not said.get("model"):
+        return []
+    # report: <data>/08_reporting/<benchmark>/report
+    return [f"recommended by validation: {said['recommended']}, {report.parents[2] / said['model']}"]
 
 
 def last_line(name: str, verdict: Mapping[str, Any]) -> str:

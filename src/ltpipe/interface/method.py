@@ -124,8 +124,15 @@ class Method:
         return None
 
     def own_group(self) -> dict[str, float]:
-        """Return optimiser options for the own parameters: weight_decay, nothing else (the phase sets the rate)."""
+        """Return optimiser options for the own parameters: weight_decay, lr_scale (a factor of the phase's lr)."""
         return {}
+
+    def smooths(self) -> bool:
+        """Tell whether the loss is the mean cross-entropy that `schedule.label_smoothing` generalises.
+
+        A method whose own loss follows `problem.label_smoothing` overrides it.
+        """
+        return type(self).loss is Method.loss
 
     def phases(self, schedule: Phase) -> tuple[Phase, ...]:
         """Return the phases of training; `schedule` is the benchmark's recipe as one phase. () trains nothing."""
@@ -154,7 +161,8 @@ class Method:
         """Return the loss under "loss", and parts to log under other names. Logits come in float32."""
         from torch.nn import functional as F
 
-        return {"loss": F.cross_entropy(out.logits, batch.labels)}
+        smoothing = self.problem.label_smoothing
+        return {"loss": F.cross_entropy(out.logits, batch.labels, label_smoothing=smoothing)}
 
     def after_step(self, out: "Output", batch: Batch) -> None:
         """Update moving averages and centres after the optimiser's step; `out` is detached."""
@@ -196,6 +204,9 @@ class Around(Method):
 
     def own_group(self) -> dict[str, float]:
         return self.base.own_group()
+
+    def smooths(self) -> bool:
+        return type(self).loss is Around.loss and self.base.smooths()
 
     def phases(self, schedule: Phase) -> tuple[Phase, ...]:
         return self.base.phases(schedule)

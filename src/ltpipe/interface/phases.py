@@ -1,11 +1,12 @@
 """When a method trains what: times in a schedule, augmentation, and phases with one optimiser each."""
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ltpipe.config.spec import Spec
+from ltpipe.rates import Rate, cosine
 
 # A time in the schedule: an epoch (an integer, from 0) or a fraction of all epochs (a float in 0..1).
 When = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
@@ -79,8 +80,8 @@ class Augment(Spec):
 class Phase:
     """A part of training with its own optimiser.
 
-    decay: "cosine" (to 0 over the phase, per epoch), or factors of lr by the epoch of the phase from which they apply;
-    {} keeps lr constant. trainable: any of backbone, head, own; the other parts are frozen and in eval mode.
+    decay: the rule of a module of ltpipe.rates, its Config, over the whole phase; lr_every: whether lr moves once an
+    epoch or at every step. trainable: any of backbone, head, own; the other parts are frozen and in eval mode.
     drift: frozen parts stay in training mode, so their batch-norm statistics still change. weight_decay: of this phase;
     None takes the schedule's.
     Raises ValueError for any other decay, because the loop would not follow it.
@@ -88,16 +89,17 @@ class Phase:
 
     epochs: int
     lr: float
-    warmup: int = 0
-    decay: str | dict[int, float] = "cosine"
+    warmup: int | float = 0
+    decay: Rate = field(default_factory=cosine.Config)
+    lr_every: Literal["epoch", "step"] = "epoch"
     trainable: tuple[str, ...] = ("backbone", "head", "own")
     drift: bool = False
     augment: Augment = field(default_factory=Augment)
     weight_decay: float | None = None
 
     def __post_init__(self) -> None:
-        if self.decay != "cosine" and not isinstance(self.decay, dict):
-            raise ValueError(f"decay: {self.decay!r}; valid: 'cosine', or a mapping of epochs to factors")
+        if not isinstance(self.decay, Rate):
+            raise ValueError(f"decay: {self.decay!r}; valid: Config(...) of a module of ltpipe.rates, e.g. constant")
 
     def augmented(self, **changes: Any) -> "Phase":
         """Return the same phase with changed augmentation, e.g. randaug=True."""

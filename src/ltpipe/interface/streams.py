@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 class Problem:
     """What a method knows before training.
 
-    labels: class index of each training image, N, int64. head_bias: linear heads have a bias.
+    labels: class index of each training image, N, int64. head_bias: linear heads have a bias. label_smoothing: share of
+    the label that all classes have together; 0 unless the method `smooths`.
     """
 
     labels: np.ndarray
     classes: int
     head_bias: bool = True
+    label_smoothing: float = 0.0
 
     @property
     def counts(self) -> np.ndarray:

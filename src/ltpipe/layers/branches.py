@@ -29,6 +29,12 @@ class Branches(nn.Module):
         features = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
         return features[0] if count == 1 else torch.stack(features, dim=1)
 
+    def layers(self) -> list[list[nn.Module]]:
+        """Return the layers with parameters in their order from the image on; branches lie side by side."""
+        blocks = [[block] for block in self.trunk.children()]
+        blocks += [list(level) for level in zip(*(branch.children() for branch in self.branches), strict=True)]
+        return [level for level in blocks if any(list(block.parameters()) for block in level)]
+
 
 def branched(stages: Sequence[Callable[[], list[nn.Module]]], branches: int, private: str, features: int) -> Branches:
     """Return a network whose first blocks are shared and whose last ones exist once for each branch.

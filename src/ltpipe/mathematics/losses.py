@@ -72,11 +72,12 @@ def adjusted_loss(
     return F.cross_entropy(logits, labels, weight=weight)
 
 
-def mixed_loss(logits: "Tensor", labels: "Tensor", other: "Tensor", share: float) -> "Tensor":
+def mixed_loss(logits: "Tensor", labels: "Tensor", other: "Tensor", share: float, smoothing: float = 0.0) -> "Tensor":
     """Return share * CE(labels) + (1 - share) * CE(other); scalar, nats.
 
-    logits: B x C. labels, other: B. share: 0..1.
+    logits: B x C. labels, other: B. share: 0..1. smoothing: share of each label that all classes have together.
     """
     from torch.nn import functional as F
 
-    return share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, other)
+    first, second = (F.cross_entropy(logits, target, label_smoothing=smoothing) for target in (labels, other))
+    return share * first + (1 - share) * second

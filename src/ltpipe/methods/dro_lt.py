@@ -67,6 +67,7 @@ from ltpipe.interface import method
 from ltpipe.interface.phases import Phase, When, at
 from ltpipe.interface.streams import Batch, Problem, Stream, class_aware
 from ltpipe.mathematics.losses import adjusted_loss
+from ltpipe.rates import constant
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -239,7 +240,7 @@ class Method(method.Method):
 
         def phase(when: int | float, lr: float, *trainable: str) -> Phase:
             epochs, decay = max(at(when, schedule.epochs), 1), self.config.weight_decay
-            return Phase(epochs, lr, decay={}, trainable=trainable, augment=augment, weight_decay=decay)
+            return Phase(epochs, lr, decay=constant.Config(), trainable=trainable, augment=augment, weight_decay=decay)
 
         features = phase(self.config.feature_epochs, self.config.feature_lr, "backbone", "own")
         classifier = phase(self.config.classifier_epochs, self.config.classifier_lr, "head")

@@ -55,6 +55,10 @@ class Method(method.Method):
         images = share * batch.images + (1 - share) * batch.images[partner]
         return Batch(images, batch.labels, batch.index, batch.labels[partner], share)
 
+    def smooths(self) -> bool:
+        return True  # both labels are smoothed
+
     def loss(self, out: "Output", batch: Batch) -> "dict[str, Tensor]":
         assert batch.other is not None
-        return {"loss": mixed_loss(out.logits, batch.labels, batch.other, batch.share)}
+        smoothing = self.problem.label_smoothing
+        return {"loss": mixed_loss(out.logits, batch.labels, batch.other, batch.share, smoothing)}

@@ -157,6 +157,7 @@ class Projection:
     def ledger(self, name: str) -> tuple[str, dict[str, Any]]:
         """Return the kind of result (outs, metrics, plots, none) and its options."""
         options = dict(getattr(self.catalog.get(name), "metadata", None) or {})
+        options.pop("kedro-viz", None)
         return options.pop("ledger", "outs"), options
 
     def block(self, name: str) -> Spec:
@@ -172,10 +173,13 @@ class Projection:
         named |= {module for block in map(self.block, blocks) for module in block.modules()}
         if stage == "cluster":
             named |= self.modules_of_checkpoint()
-        modules = set(import_closure(named))
-        if stage == "evaluate":
+        trained: frozenset[str] = frozenset()
+        if stage in ("train", "evaluate"):
             run = str(part.nodes[0].namespace).split(".")[1]
-            modules -= set(import_closure(code_modules(self.spec.runs[run].train, self.spec.model)))
+            trained = code_modules(self.spec.runs[run].train, self.spec.schedule, self.spec.model)
+        modules = set(import_closure(named | trained if stage == "train" else named))
+        if stage == "evaluate":
+            modules -= set(import_closure(trained))
         try:
             paths = {
                 source_path(module).relative_to(self.root).as_posix()

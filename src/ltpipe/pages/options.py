@@ -155,5 +155,7 @@ def render_options() -> str:
             continue
         lines += [f"## {block.__name__}", "", _first_paragraph(block), ""]
         lines += [*option_table(block), "", *_menu_sections(block)]
+        for choice in getattr(block, "chooses", ()):
+            lines += _menu_sections(choice)
     lines += _metrics_section()
     return "\n".join(lines).rstrip() + "\n"

@@ -17,13 +17,28 @@ from ltpipe.storage.provenance import code_version
 TRAINING = "ltpipe.training.train"
 # keys of a schedule that do not change a bit of the weights
 SCRATCH = {"save_every", "save_minutes", "resident", "workers"}
+# Keys that came after the first accepted numbers. Where one has its default, which must leave training as it was, it is
+# no part of a recipe: a recipe that does not use it keeps its digest, and with it its accepted numbers.
+LATER = (
+    "decay_options",
+    "lr_every",
+    "optimiser",
+    "optimiser_options",
+    "decay_norms_and_biases",
+    "layer_decay",
+    "parts",
+    "clip_norm",
+    "ema",
+    "label_smoothing",
+)
 # what says by which code and parameters a cell was measured
 MEASURED = {"exported", "predicted", "measured", "checkpoint"}
 
 
-def code_modules(run: Run, model: Model) -> frozenset[str]:
+def code_modules(run: Run, schedule: Schedule, model: Model) -> frozenset[str]:
     """Return the modules whose code, with everything that they import, decides the weights of a run."""
-    return frozenset({TRAINING}) | run.modules() | model.with_changes(run.model).modules()
+    network, recipe = model.with_changes(run.model), schedule.with_changes(run.schedule)
+    return frozenset({TRAINING}) | run.modules() | network.modules() | recipe.modules()
 
 
 def identity(cell: str, run: Run, schedule: Schedule, model: Model, seed: int) -> dict[str, Any]:
@@ -34,7 +49,7 @@ def identity(cell: str, run: Run, schedule: Schedule, model: Model, seed: int) -
     return {
         "cell": cell,
         "seed": seed,
-        "code": code_version(code_modules(run, model)),
+        "code": code_version(code_modules(run, schedule, model)),
         "recipe": digest(recipe(run, schedule, model)),
     }
 
@@ -48,9 +63,15 @@ def recipe(run: Run, schedule: Schedule, model: Model) -> dict[str, Any]:
     files = {path: digest_file(Path(path)) for path in sorted(network.files())}
     return {
         "run": run.model_dump(mode="json", exclude={"schedule", "model"}),
-        "schedule": whole.model_dump(mode="json", exclude=SCRATCH),
+        "schedule": whole.model_dump(mode="json", exclude=SCRATCH | _left_as_before(whole)),
         "model": network.model_dump(mode="json"),
     } | ({"files": files} if files else {})
+
+
+def _left_as_before(schedule: Schedule) -> set[str]:
+    """Return the later keys that have their defaults."""
+    fields = Schedule.model_fields
+    return {key for key in LATER if getattr(schedule, key) == fields[key].get_default(call_default_factory=True)}
 
 
 def exported_by(parity: Any) -> dict[str, str]:

@@ -118,6 +118,11 @@ def predict(
     """
     session = open_session(onnx)
     facts = read_facts(session)
+    if "precision" in facts:  # a copy has every other fact of its original
+        raise Refused(
+            f"the model of {cell} is the {facts['precision']} copy of another one (ltpipe quantise); measured is the "
+            f"exported model. Export it again: kedro run --pipeline={cell.split('.')[0]} --tags=export,evaluate"
+        )
     data = {"data": data_version(manifest, images), "classes": class_names(manifest)}
     made = exported_by(parity) | {"checkpoint": digest_bytes(checkpoint)}
     require_cell("the model", facts, identity(cell, run, schedule, model, seed) | data | made)

@@ -42,7 +42,7 @@ def measure_step(spec: Benchmark, squares: np.ndarray) -> tuple[float, int]:
     labels = np.resize(np.arange(spec.expect.classes), max(count, spec.expect.classes))
     network, method = build_network(run, spec.model, Problem(labels, spec.expect.classes))
     network.to(device).to(memory_format=torch.channels_last)
-    optimizer = optimiser.sgd(network, method, schedule.phase(), schedule)
+    optimizer = optimiser.build(network, method, schedule.phase(), schedule)
     mean, std = (channel_scale(values, device) for values in (spec.model.mean, spec.model.std))
     pixels = torch.from_numpy(squares[rows]).to(device)
     index, generator = torch.arange(count, device=device), torch.Generator(device).manual_seed(0)
@@ -53,9 +53,13 @@ def measure_step(spec: Benchmark, squares: np.ndarray) -> tuple[float, int]:
         changed = augment_batch(pixels, schedule.augment, generator, spec.model.image)
         batch = Batch(normalise(changed, spec.model.image, mean, std), targets, index)
         network.zero_grad()
-        method.loss(forward(network, batch.images, schedule.precision), batch)["loss"].backward()
+
+        def gradient() -> None:
+            method.loss(forward(network, batch.images, schedule.precision), batch)["loss"].backward()
+
+        gradient()
         if optimizer is not None:
-            optimizer.step()
+            optimizer.step(gradient)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began

@@ -14,7 +14,7 @@ import torch
 from ltpipe.storage.atomic import write_atomically
 from ltpipe.training.scratch import previous
 
-MAGIC = b"ltpipe resume point 2\n"
+MAGIC = b"ltpipe resume point 3\n"
 START = len(MAGIC) + 64 + 1  # of what torch.save wrote
 # what a resume point must hold: key -> type
 RESUME = {
@@ -25,10 +25,11 @@ RESUME = {
     "kept": str,
     "weights": dict,
     "optimiser": dict,
+    "average": dict,
     "rng": dict,
     "history": list,
     "sums": dict,
-    "seconds": float,
+    "cost": dict,
 }
 
 

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,6 +35,8 @@ from ltpipe.recipe.schedule import Schedule
 from ltpipe.storage.manifest import GROUPS
 from ltpipe.training import checkpoint, determinism, micro_batches, optimiser, samplers
 from ltpipe.training.augment.batch import augment_batch
+from ltpipe.training.average import Average
+from ltpipe.training.cost import Meter
 from ltpipe.training.images import SplitImages
 from ltpipe.training.pictures import Pictures
 from ltpipe.training.progress import Progress
@@ -89,6 +92,8 @@ class State:
     network: Network
     method: Method
     progress: Progress
+    cost: Meter
+    average: Average | None = None
     phase: int = 0
     epoch: int = 0  # within the phase, from 0
     augment: Augment = field(default_factory=Augment)
@@ -98,7 +103,6 @@ class State:
     unseen: list[dict[str, Any]] = field(default_factory=list)  # sums of the steps since the last look
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)  # of losses and counts, over the steps of this epoch
-    began: float = field(default_factory=time.perf_counter)  # set back by what earlier processes spent
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Position:
     phase: int
     epoch: int
     step: int
-    optimizer: optimiser.SGD | None
+    optimizer: optimiser.Optimiser | None
 
 
 class Diverged(Refused):
@@ -117,18 +121,18 @@ class Diverged(Refused):
     exit_code = 4
 
 
-def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], float]:
+def fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """Train to the end, from the resume point if there is one.
 
-    Returns the weights, a log row for each epoch, the facts that the method's `finish` returned, and the seconds that
-    it took, with those of the processes that wrote the resume points.
+    Returns the weights (with `schedule.ema`, their average), a log row for each epoch, the facts that the method's
+    `finish` returned, and what it cost (`Meter.total`), with what the processes cost that wrote the resume points.
     Raises Stopped, after it has written a resume point, if `task.signals` received one.
     """
     with determinism.cpu_threads(task.schedule.threads), logging_redirect_tqdm():
         return _fit(task)
 
 
-def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], float]:
+def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     remove_unfinished(task.resume.parent)
     state, phases, position = _begin(task)
     try:
@@ -137,11 +141,13 @@ def _fit(task: Task) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dic
             position = None  # only for the first phase that runs
     finally:
         state.progress.close()
+    if state.average is not None:
+        state.average.give()
     state.network.eval()
     state.method.clock.epoch = state.method.clock.epochs
     facts = state.method.finish(state.network, lambda split: _embed(task, state, split))
     _require_finite_weights(task, state)
-    return state.network.state_dict(), state.history, facts, time.perf_counter() - state.began
+    return state.network.state_dict(), state.history, facts, state.cost.total()
 
 
 def _begin(task: Task) -> tuple[State, tuple[Phase, ...], Position | None]:
@@ -178,7 +184,8 @@ def _from_the_start(task: Task) -> tuple[State, tuple[Phase, ...]]:
 
 def _initial_state(task: Task) -> State:
     """Build network and method, take the weights of the run that this one starts from, and move them to the device."""
-    problem = Problem(task.train.labels.cpu().numpy(), task.classes)
+    task.schedule.require_method(task.run, task.classes)
+    problem = Problem(task.train.labels.cpu().numpy(), task.classes, label_smoothing=task.schedule.label_smoothing)
     network, method = build_network(task.run, task.model, problem)
     for part in network.backbone.modules():
         if isinstance(part, Branches):
@@ -199,7 +206,11 @@ def _initial_state(task: Task) -> State:
         model = task.model.with_changes(task.run.model)
         network.backbone.load_state_dict(model.load_weights(task.pretrained, method.needs().branches))
     network.to(task.device).to(memory_format=torch.channels_last)  # the layout of the batches that `normalise` returns
-    return State(network, method, Progress(task.name))
+    decay = task.schedule.ema
+    if decay is not None:
+        log.info("%s: validated and exported are averages of the weights (ema %g)", task.name, decay)
+    average = None if decay is None else Average(network, decay)
+    return State(network, method, Progress(task.name), Meter(task.device), average)
 
 
 def _run_phase(
@@ -207,7 +218,7 @@ def _run_phase(
 ) -> None:
     """Train phase `number` with an optimiser of its own, from `position` on, if training goes on inside it."""
     phase = phases[number]
-    first = position or Position(number, 0, 0, optimiser.sgd(state.network, state.method, phase, task.schedule))
+    first = position or Position(number, 0, 0, optimiser.build(state.network, state.method, phase, task.schedule))
     for epoch in range(first.epoch, phase.epochs):
         _go_to(state, phases, number, epoch)
         _run_epoch(task, state, phase, first.optimizer, first.step if epoch == first.epoch else 0)
@@ -220,24 +231,24 @@ def _go_to(state: State, phases: tuple[Phase, ...], number: int, epoch: int) -> 
     state.method.clock.epoch = sum(phase.epochs for phase in phases[:number]) + epoch
 
 
-def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD | None, first_step: int) -> None:
+def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.Optimiser | None, first_step: int) -> None:
     """Train an epoch from `first_step` on, validate, and write resume points on the way."""
-    began, lr = time.perf_counter(), optimiser.learning_rate(phase, state.epoch)
+    state.cost.begin_epoch()
     if first_step == 0:  # not if the epoch is resumed: the resume point has the buffers that begin_epoch wrote
         state.sums = {}
         state.network.eval()
         state.method.begin_epoch(lambda split: _embed(task, state, split))
     optimiser.set_modes(state.network, phase)
-    for group in optimizer.param_groups if optimizer else ():
-        group["lr"] = lr
-    seen, steps = 0, _draw_steps(task, state)
+    seen, steps = state.cost.images, _draw_steps(task, state)
     # Sums stay on the device until the epoch ends: reading one would wait for all queued work.
     totals = {name: torch.tensor(value, device=task.device, dtype=torch.float64) for name, value in state.sums.items()}
     clock = state.method.clock
     state.progress.begin_epoch(clock.epoch, clock.epochs, len(steps), first_step)
     for step, rows, pixels in _prefetch(task, state, steps, first_step):
-        seen += sum(map(len, rows))
+        if optimizer is not None:
+            optimizer.set_lr(optimiser.learning_rate(phase, state.epoch, step, len(steps)))
         sums = _train_step(task, state, optimizer, rows, pixels, step)
+        state.cost.images += sum(map(len, rows))
         _add_sums(totals, sums)
         state.unseen.append(sums)
         state.unsaved += 1
@@ -249,7 +260,8 @@ def _run_epoch(task: Task, state: State, phase: Phase, optimizer: optimiser.SGD 
             _save(task, state, optimizer, (state.epoch, step + 1, len(steps)), totals)
     _look(task, state, len(steps), len(steps))
     state.sums = {name: float(value) for name, value in totals.items()}
-    _end_epoch(task, state, lr, seen / max(time.perf_counter() - began, 1e-9))
+    lr = optimiser.learning_rate(phase, state.epoch, len(steps) - 1, len(steps))
+    _end_epoch(task, state, lr, (state.cost.images - seen) / max(state.cost.end_epoch(), 1e-9))
     if task.signals.received or _is_due(task, state):  # with the log row of this epoch, hence after the validation
         _save(task, state, optimizer, (state.epoch + 1, 0, len(steps)), {})
 
@@ -338,7 +350,7 @@ def _prefetch(
 def _train_step(
     task: Task,
     state: State,
-    optimizer: optimiser.SGD | None,
+    optimizer: optimiser.Optimiser | None,
     rows: list[torch.Tensor],
     pixels: list[torch.Tensor],
     step: int,
@@ -352,10 +364,12 @@ def _train_step(
         optimizer.zero_grad()
     out, parts = _gradient(task, state, batch, optimizer is not None)
     if optimizer is not None:
-        optimizer.step()
+        optimizer.step(partial(_gradient_again, task, state, batch))
     detached = Output(out.features.detach(), out.logits.detach(), None if out.experts is None else out.experts.detach())
     with torch.no_grad():
         state.method.after_step(detached, batch)
+        if state.average is not None:  # after the method, which may change weights too
+            state.average.update()
         count = len(batch.labels)
         correct = (state.method.predict(detached).argmax(dim=1) == batch.labels).sum()
         return {name: value.detach() * count for name, value in parts.items()} | {"count": count, "right": correct}
@@ -375,6 +389,16 @@ def _gradient(task: Task, state: State, batch: Batch, learns: bool) -> tuple[Out
     if learns:
         parts["loss"].backward()
     return out, parts
+
+
+def _gradient_again(task: Task, state: State, batch: Batch) -> None:
+    """Give the parameters their gradient at other values; buffers keep what the first pass wrote into them."""
+    buffers = list(state.network.buffers())
+    kept = [buffer.clone() for buffer in buffers]
+    _gradient(task, state, batch, True)
+    with torch.no_grad():
+        for buffer, value in zip(buffers, kept, strict=True):
+            buffer.copy_(value)
 
 
 def _make_batch(
@@ -444,7 +468,8 @@ def _validate(task: Task, state: State) -> dict[str, float]:
     Macro recall is the mean over the classes that have validation images. Empty groups are left out.
     """
     state.network.eval()
-    correct = torch.cat(list(_correct_predictions(task, state)))
+    with state.average.shown() if state.average is not None else nullcontext():
+        correct = torch.cat(list(_correct_predictions(task, state)))
     result = {"val_accuracy": 100 * correct.double().mean().item()}
     result["val_macro_recall"] = 100 * macro_recall(task.val.labels.cpu().numpy(), correct.cpu().numpy())
     for number, group in enumerate(GROUPS):
@@ -471,7 +496,7 @@ def _correct_predictions(task: Task, state: State) -> Iterator[torch.Tensor]:
 def _save(
     task: Task,
     state: State,
-    optimizer: optimiser.SGD | None,
+    optimizer: optimiser.Optimiser | None,
     to: tuple[int, int, int],
     totals: dict[str, torch.Tensor],
 ) -> None:
@@ -492,10 +517,11 @@ def _save(
             "kept": kept,
             "weights": state.network.state_dict(),
             "optimiser": optimizer.state_dict() if optimizer else {},
+            "average": state.average.state_dict() if state.average else {},
             "rng": determinism.rng_state(task.device),
             "history": state.history,
             "sums": {name: float(value) for name, value in totals.items()},
-            "seconds": time.perf_counter() - state.began,
+            "cost": state.cost.total(),
         },
     )
     state.unsaved, state.saved, state.kept = 0, time.monotonic(), kept
@@ -511,14 +537,16 @@ def _restore(task: Task, state: State, phases: tuple[Phase, ...], saved: dict[st
     number, epoch, step = saved["phase"], saved["epoch"], saved["step"]
     if not (0 <= number < len(phases) and 0 <= epoch <= phases[number].epochs):
         raise ValueError(f"it is of phase {number + 1}, epoch {epoch + 1}, which the training does not have")
-    optimizer = optimiser.sgd(state.network, state.method, phases[number], task.schedule)
+    optimizer = optimiser.build(state.network, state.method, phases[number], task.schedule)
     state.network.load_state_dict(saved["weights"])
     if optimizer is not None:
         optimizer.load_state_dict(saved["optimiser"])
+    if state.average is not None:
+        state.average.load_state_dict(saved["average"])
     _go_to(state, phases, number, epoch)
     if step and not 0 < step <= len(_draw_steps(task, state)):
         raise ValueError(f"it is of step {step}, which the epoch does not have")
     determinism.restore_rng(saved["rng"], task.device)
     state.history, state.sums, state.kept = list(saved["history"]), dict(saved["sums"]), saved["kept"]
-    state.began -= saved["seconds"]
+    state.cost.go_on(saved["cost"])
     return Position(number, epoch, step, optimizer)

@@ -1,32 +1,29 @@
-"""SGD over the trainable parts, and the learning rate of an epoch."""
+"""The optimiser of a phase around the functions of a module of ltpipe.optimisers, and the learning rate of a step."""
 
-import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.optim.sgd import sgd as sgd_step
+from torch import Tensor, nn
 
-from ltpipe.config.spec import Refused
 from ltpipe.interface.method import Method
 from ltpipe.interface.phases import Phase
 from ltpipe.models.network import Network
-from ltpipe.recipe.schedule import Schedule
+from ltpipe.recipe import choices
+from ltpipe.recipe.schedule import FOLLOWED, Schedule
+from ltpipe.training import groups
 
-# What a method may set for its own parameters. The loop sets lr anew in every epoch, so a method's lr would be lost.
-OWN_OPTIONS = {"weight_decay"}
 
+class Optimiser:
+    """Groups of parameters with their states, changed by an optimiser's pure functions."""
 
-class SGD:
-    """torch's SGD without torch.optim.Optimizer, bit for bit the same steps.
-
-    The class imports the compiler (torch._dynamo) at its first use: 1.4 s of a training stage that compiles nothing.
-    The interface is that class's: param_groups, zero_grad, step, state_dict, load_state_dict.
-    """
-
-    def __init__(self, groups: list[dict[str, Any]], momentum: float, nesterov: bool, weight_decay: float) -> None:
-        self.param_groups = [{"weight_decay": weight_decay, **group} for group in groups]
-        self.momentum, self.nesterov = momentum, nesterov
-        self.momenta: list[list[torch.Tensor | None]] = [[None] * len(group["params"]) for group in groups]
+    def __init__(
+        self, choice: choices.OptimiserChoice, param_groups: list[dict[str, Any]], clip_norm: float | None = None
+    ) -> None:
+        self.name, self.module, self.config = choice.optimiser, choice.module(), choice.config()
+        self.param_groups, self.clip_norm = param_groups, clip_norm
+        self.states: list[list[dict[str, Any]]] = [[{} for _ in group["params"]] for group in param_groups]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -34,76 +31,91 @@ class SGD:
             for parameter in group["params"]:
                 parameter.grad = None
 
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate; each group's has its own factor."""
+        for group in self.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+
     @torch.no_grad()
-    def step(self) -> None:
-        """Take one step with each group's lr and weight_decay; parameters without a gradient stay."""
-        for group, momenta in zip(self.param_groups, self.momenta, strict=True):
-            moving = [i for i, parameter in enumerate(group["params"]) if parameter.grad is not None]
-            buffers = [momenta[i] for i in moving]
-            sgd_step(
-                [group["params"][i] for i in moving],
-                [group["params"][i].grad for i in moving],
-                buffers,
-                has_sparse_grad=False,
-                lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                momentum=self.momentum,
-                dampening=0.0,
-                nesterov=self.nesterov,
-                maximize=False,
-            )
-            for i, buffer in zip(moving, buffers, strict=True):
-                momenta[i] = buffer
+    def step(self, again: Callable[[], None]) -> None:
+        """Take one step with the gradients of the parameters; those without a gradient stay.
+
+        again: computes the gradients once more, at the parameters of that time; only some optimisers call it.
+        """
+        if hasattr(self.module, "ascent"):
+            with self._ahead(), torch.enable_grad():
+                again()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._moving(), self.clip_norm)
+        for group, states in zip(self.param_groups, self.states, strict=True):
+            gradients = [parameter.grad for parameter in group["params"]]
+            moving = [i for i, gradient in enumerate(gradients) if gradient is not None]
+            parts = ([values[i] for i in moving] for values in (group["params"], gradients, states))
+            self.module.update(self.config, group, *parts)
+
+    def _moving(self) -> list[nn.Parameter]:
+        return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+
+    @contextmanager
+    def _ahead(self) -> Iterator[None]:
+        """Put the parameters where the second gradient is taken, without gradients, and back again, to the bit."""
+        moving = self._moving()
+        kept = [parameter.clone() for parameter in moving]
+        for parameter, offset in zip(moving, self.module.ascent(self.config, [p.grad for p in moving]), strict=True):
+            parameter.add_(offset)
+        self.zero_grad()
+        yield
+        for parameter, value in zip(moving, kept, strict=True):
+            parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the momentum of each parameter, group by group; None before its first step."""
-        return {"momenta": self.momenta}
+        """Return the optimiser's name and the state of each parameter, group by group."""
+        return {"name": self.name, "states": self.states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with the momentum that `state_dict` returned."""
-        self.momenta = [
+        """Continue with what `state_dict` returned. Raises ValueError if it is of another optimiser or network."""
+        if state["name"] != self.name:
+            raise ValueError(f"its optimiser is {state['name']}, not {self.name}")
+        self.states = [
             [
-                None if value is None else value.to(parameter.device)
-                for value, parameter in zip(values, group["params"], strict=True)
+                {key: _placed(key, value, parameter) for key, value in kept.items()}
+                for kept, parameter in zip(states, group["params"], strict=True)
             ]
-            for values, group in zip(state["momenta"], self.param_groups, strict=True)
+            for states, group in zip(state["states"], self.param_groups, strict=True)
         ]
 
 
-def learning_rate(phase: Phase, epoch: int) -> float:
-    """Return the learning rate in `epoch` of the phase (from 0).
-
-    Warm-up: lr * (epoch + 1) / warmup (Cao et al., 2019). Cosine: lr / 2 * (1 + cos(pi * epoch / epochs)), counted
-    over the whole phase. Steps: the factor of the last boundary that is not after `epoch`.
-    """
-    if epoch < phase.warmup:
-        return phase.lr * (epoch + 1) / phase.warmup
-    if isinstance(phase.decay, dict):
-        passed = [boundary for boundary in phase.decay if boundary <= epoch]
-        return phase.lr * (phase.decay[max(passed)] if passed else 1.0)
-    return phase.lr / 2 * (1 + math.cos(math.pi * epoch / phase.epochs))
+def _placed(key: str, value: Any, parameter: Tensor) -> Any:
+    """Return a value of a state on the parameter's device; counters stay on the CPU, where torch reads them."""
+    return value.to(parameter.device) if isinstance(value, Tensor) and key != "step" else value
 
 
-def sgd(network: Network, method: Method, phase: Phase, schedule: Schedule) -> SGD | None:
+def build(network: Network, method: Method, phase: Phase, schedule: Schedule) -> Optimiser | None:
     """Return the phase's optimiser over its trainable parts; None if they have no parameters.
 
     Raises Refused if the method asks for an option that the loop would not follow.
     """
-    own = method.own_group()
-    if refused := sorted(set(own) - OWN_OPTIONS):
-        raise Refused(
-            f"own_group of {type(method).__module__}: {', '.join(refused)} cannot be set; valid: "
-            f"{', '.join(sorted(OWN_OPTIONS))} (the learning rate is the phase's)"
-        )
-    groups: list[dict[str, Any]] = []
-    for name, part in network.named_children():
-        parameters = list(part.parameters())
-        for parameter in parameters:
-            parameter.requires_grad_(name in phase.trainable)
-        if parameters and name in phase.trainable:
-            groups.append({"params": parameters, "lr": phase.lr, **(own if name == "own" else {})})
-    decay = schedule.weight_decay if phase.weight_decay is None else phase.weight_decay
-    return SGD(groups, schedule.momentum, schedule.nesterov, decay) if groups else None
+    follows = {key: getattr(schedule, key) for key in FOLLOWED}
+    made = [{**group, **follows} for group in groups.build(network, method, phase, schedule)]
+    if not made:
+        return None
+    optimizer = Optimiser(schedule.chosen_optimiser(), made, schedule.clip_norm)
+    optimizer.set_lr(phase.lr)
+    return optimizer
+
+
+def learning_rate(phase: Phase, epoch: int, step: int = 0, steps: int = 1) -> float:
+    """Return the learning rate in `epoch` of the phase (from 0), at `step` (from 0) of the epoch's `steps`.
+
+    Warm-up: lr * (n + 1) / w at position n of w (Cao et al., 2019). Then lr times the rule's factor, counted over the
+    whole phase. Positions are epochs, or with lr_every: step, steps.
+    """
+    unit = steps if phase.lr_every == "step" else 1
+    at = epoch * unit + (step if phase.lr_every == "step" else 0)
+    warmup = round(phase.warmup * unit)
+    if at < warmup:
+        return phase.lr * (at + 1) / warmup
+    return phase.lr * phase.decay.factor(at, phase.epochs * unit, unit)
 
 
 def set_modes(network: Network, phase: Phase) -> None:

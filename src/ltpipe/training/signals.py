@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from ltpipe.config.shell import typed
+
 log = logging.getLogger("ltpipe.training")
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -83,9 +85,9 @@ def _obey_from_now_on(number: int, frame: FrameType | None) -> None:
 def command_again() -> str:
     """Return the command that goes on with this training: the same one, or the one that started it."""
     if "DVC_STAGE" in os.environ:  # set by DVC for the commands of its stages
-        return "dvc repro"
+        return typed("dvc repro")
     context = click.get_current_context(silent=True)
     if context is None:
         return "the same command"
     program = Path(str(context.find_root().info_name))
-    return f"{program if ' ' in program.name else program.name} {shlex.join(sys.argv[1:])}"
+    return typed(f"{program if ' ' in program.name else program.name} {shlex.join(sys.argv[1:])}")

@@ -37,19 +37,20 @@ def train(  # noqa: PLR0913 - the inputs of a stage
     pictures: Callable[[int], Any] | None = None,
     kept: bytes | None = None,
     kept_log: Table | None = None,
+    kept_cost: dict[str, Any] | None = None,
     *,
     cell: str,
     device: str = "auto",
-) -> tuple[bytes, Table]:
-    """Return the checkpoint (safetensors: weights, with provenance as metadata) and the log, a row for each epoch.
-
-    log.attrs["seconds"]: wall time of the training, over all processes that took part.
+) -> tuple[bytes, Table, dict[str, Any]]:
+    """Return the checkpoint (safetensors: weights, with provenance as metadata), the log, a row for each epoch, and the
+    cost: what `ltpipe.training.cost` measured, with the precision and the digest of the checkpoint that it is of.
 
     images: uint8, N x H x W x 3. scratch: folder of the resume points. The whole result is kept there too, so that it
     is not lost before it is stored; then the caller discards it (ltpipe.training.scratch).
     start: checkpoint of the run that `run.start_from` names, of the same seed and data. pictures: opens the whole
     picture of a row of `images`; None: random boxes are taken from `images`.
-    kept, kept_log: checkpoint and log of an earlier call, which are returned if nothing has changed since.
+    kept, kept_log, kept_cost: what an earlier call returned; it is returned again if nothing has changed since. A cost
+    that was not kept is empty: nothing of it is known.
     cell: "<benchmark>.<run>.<seed's name>".
     Raises Refused if the split is unknown or empty, if the images are smaller than the network's, if the method needs
     a training image of every class and a class has none, if `start` is another cell's, or if a loss or a weight is not
@@ -77,7 +78,7 @@ def train(  # noqa: PLR0913 - the inputs of a stage
         _require_start(weights.unpack_facts(start), facts, run)
     if kept is not None and kept_log is not None and is_current(kept, facts) and _is_of(kept_log, facts):
         log.info("%s: kept, its checkpoint is of this code, data and parameters (--fresh trains it again)", cell)
-        return kept, kept_log
+        return kept, kept_log, kept_cost or {}
     # Beside whole pictures, the training split's squares are read between epochs only. Otherwise the validation split
     # is on the device only beside the training split: training reads far more pixels.
     split = _load_split(manifest, images, run.split, target, schedule.resident if pictures is None else 0)
@@ -101,11 +102,12 @@ def train(  # noqa: PLR0913 - the inputs of a stage
     if given:
         log.info("%s: starts from %s", cell, ", ".join(f"{key} {value}" for key, value in given[1].items()))
     with task.signals:
-        final, history, method_facts, seconds = finished.fit(task)
+        final, history, method_facts, cost = finished.fit(task)
     epochs = pd.DataFrame(history or [{"epoch": 0}])  # a method may train nothing
     epochs = epochs.assign(**{key: facts[key] for key in LOGGED})
-    epochs.attrs["seconds"] = seconds  # not a column: the log is the same whenever and wherever it is made
-    return weights.pack_weights(final, facts | {"method": method_facts}), epochs
+    checkpoint = weights.pack_weights(final, facts | {"method": method_facts})
+    # not in the checkpoint or the log, which are the same whenever they are made
+    return checkpoint, epochs, cost | {"precision": schedule.precision, "checkpoint": digest_bytes(checkpoint)}
 
 
 def is_current(checkpoint: bytes, facts: dict[str, Any]) -> bool:

@@ -45,21 +45,29 @@ def class_counts(
     (that have an image), largest and smallest; all four are over all `classes` classes.
     """
     actual = {split: _count_values(manifest, split, "label", classes) for split in counts}
+    names = _class_names(manifest)
     lines: list[str] = []
     for split, wanted in counts.items():
         if isinstance(wanted, Mapping):
             lines += _compare_summary(split, actual[split], wanted)
         else:
-            lines += _compare_sizes(split, actual[split], wanted)
+            lines += _compare_sizes(split, actual[split], wanted, names)
     return lines
 
 
-def _compare_sizes(split: str, actual: np.ndarray, wanted: Sequence[int]) -> list[str]:
+def _class_names(manifest: Table) -> dict[int, str]:
+    """Return label -> the number, and the name if it says more: "3 (cat)"."""
+    pairs = manifest[["label", "class_name"]].drop_duplicates("label")
+    named = zip(pairs["label"], pairs["class_name"], strict=True)
+    return {label: str(label) if str(label) == str(name) else f"{label} ({name})" for label, name in named}
+
+
+def _compare_sizes(split: str, actual: np.ndarray, wanted: Sequence[int], names: Mapping[int, str]) -> list[str]:
     # without images of the last classes `actual` may be shorter than `wanted`: those classes have 0 images
     padded = np.zeros(max(len(actual), len(wanted)), dtype=np.int64)
     padded[: len(actual)] = actual
     return [
-        f"{split} class {label}: {padded[label]} images, not {images}"
+        f"{split} class {names.get(label, label)}: {padded[label]} images, not {images}"
         for label, images in enumerate(wanted)
         if padded[label] != images
     ]
@@ -72,7 +80,7 @@ def _compare_summary(split: str, actual: np.ndarray, wanted: Mapping[str, int]) 
 
 def every_class(manifest: Table, classes: int) -> list[str]:
     """Check that each class 0..classes-1 has an image in some split; without one, an output of the network is dead."""
-    absent = sorted(set(range(classes)) - set(manifest["label"].unique().tolist()))
+    absent = sorted(set(range(classes)) - set(manifest["label"].unique().tolist()))  # no row, so no name
     return [f"class {label} has no image in any split" for label in absent]
 
 
@@ -89,11 +97,11 @@ def attribute_counts(manifest: Table, counts: Mapping[str, Sequence[int]]) -> li
 
 def every_rank(manifest: Table, splits: Sequence[str], ranks: int) -> list[str]:
     """Check that every class has an image of each attribute rank 0..ranks-1 in each of `splits`."""
-    labels = sorted(manifest["label"].unique())
+    labels, names = sorted(manifest["label"].unique()), _class_names(manifest)
     rows = manifest[manifest["split"].isin(splits)]
     present = set(zip(rows["split"], rows["label"], rows["attribute"], strict=True))
     return [
-        f"{split} class {label} has no image of rank {rank}"
+        f"{split} class {names[label]} has no image of rank {rank}"
         for split in splits
         for label in labels
         for rank in range(ranks)

@@ -1,4 +1,4 @@
-"""What the numbers were made from: the card of the data, the cost and the environment."""
+"""What the numbers were made from: the card of the data, how much was trained, and the environment."""
 
 import platform
 from collections.abc import Mapping
@@ -37,8 +37,8 @@ def _split_row(split: str, rows: Table) -> list[str]:
     ]
 
 
-def cost_grid(runs: Mapping[str, Cells]) -> Grid:
-    """Return what is recorded of the cost of each run."""
+def trained_grid(runs: Mapping[str, Cells]) -> Grid:
+    """Return how much each run trained on, and by what it was measured."""
     rows = []
     for run, cells in runs.items():
         facts, epochs = cells.predictions[0].attrs["facts"], max(int(log["epoch"].max()) for log in cells.logs)

@@ -1,4 +1,4 @@
-"""What the cells of a run left: details, training logs and predictions, a list of its seeds each."""
+"""What the cells of a run left: details, training logs, predictions and costs, a list of its seeds each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,11 +9,12 @@ from ltpipe.storage.table import Table
 
 
 class Cells(NamedTuple):
-    """The seeds of one run, in the order in which they were judged."""
+    """The seeds of one run, in the order in which they were judged. costs: None where nobody recorded it."""
 
     details: list[Mapping[str, Any]]
     logs: list[Table]
     predictions: list[Table]
+    costs: list[Mapping[str, Any] | None]
 
     def tables(self, protocol: str) -> list[list[Mapping[str, Any]]]:
         """Return for each seed the rows of the classes; none if the protocol does not measure the run."""
@@ -25,15 +26,19 @@ class Cells(NamedTuple):
 
 
 def group_cells(
-    details: Sequence[Mapping[str, Any]], logs: Sequence[Table], predictions: Sequence[Table]
+    details: Sequence[Mapping[str, Any]],
+    logs: Sequence[Table],
+    predictions: Sequence[Table],
+    costs: Sequence[Mapping[str, Any] | None],
 ) -> dict[str, Cells]:
-    """Return run -> its cells. The three lists are in one order."""
+    """Return run -> its cells. The four lists are in one order."""
     runs: dict[str, Cells] = {}
-    for detail, log, table in zip(details, logs, predictions, strict=True):
-        cells = runs.setdefault(detail["cell"].split(".")[1], Cells([], [], []))
+    for detail, log, table, cost in zip(details, logs, predictions, costs, strict=True):
+        cells = runs.setdefault(detail["cell"].split(".")[1], Cells([], [], [], []))
         cells.details.append(detail)
         cells.logs.append(log)
         cells.predictions.append(table)
+        cells.costs.append(cost)
     return runs
 
 

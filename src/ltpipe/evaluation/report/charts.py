@@ -104,8 +104,8 @@ def pool(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndar
     return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
 
 
-def _legend(figure: Any, entries: int) -> None:
-    figure.legend(loc="outside lower center", ncols=2 if entries > 1 else 1, fontsize=10)
+def _legend(figure: Any, entries: int, columns: int = 2) -> None:
+    figure.legend(loc="outside lower center", ncols=columns if entries > 1 else 1, fontsize=10)
 
 
 def training_panels(runs: Mapping[str, Cells]) -> list[Panel]:
@@ -173,7 +173,7 @@ def _draw_tail(figure: Any, split: str, sizes: np.ndarray, groups: Sequence[str]
         axis.set_xticks(range(len(sizes)), [shorten(name) for name in names], rotation=45 if len(sizes) > 10 else 0)
     axis.set_xlabel("class, the largest first")
     axis.grid(axis="y")
-    axis.legend()
+    _legend(figure, 3, columns=3)  # not on the bars, which reach the top where the split is balanced
 
 
 def _present(groups: Iterable[str]) -> list[str]:

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ltpipe.evaluation.baseline import AcceptedRun, unpack_bits
+from ltpipe.evaluation.measure import Evaluation
 from ltpipe.evaluation.report.cells import Cells
 from ltpipe.evaluation.report.numbers import NONE, number, number_of
+from ltpipe.evaluation.report.recommend import Advice
 from ltpipe.evaluation.report.tables import Grid
 from ltpipe.storage.table import Table
 
@@ -77,6 +79,33 @@ def _taken_for(cells: Cells, protocol: str) -> dict[int, str]:
     for (label, predicted), n in sorted(wrong.items(), key=lambda item: (item[1], item[0])):
         found[label] = f"{names[predicted]} ({100 * n / images[label]:.0f} %)"
     return found
+
+
+def recalls(runs: Mapping[str, Cells], evaluation: Evaluation, advice: Advice, state: str) -> dict[str, Any]:
+    """Return what a pull request's comment draws of classes, as JSON values.
+
+    recall: run -> protocol -> label -> mean over seeds, in percent. recommended, model (its path below the folder of
+    data): None if nothing was selected. state: digest of what was judged. splits: protocol -> test split. names:
+    label -> class.
+    """
+    names = next(iter(runs.values())).details[0]["classes"]
+    return {
+        "state": state,
+        "recommended": advice.run if advice.selected else None,
+        "model": advice.model,
+        "splits": {name: protocol.test for name, protocol in evaluation.protocols.items()},
+        "names": {str(label): str(name) for label, name in enumerate(names)},
+        "recall": {
+            run: {p: _mean_recall(cells, p) for p in evaluation.protocols if cells.tables(p)}
+            for run, cells in runs.items()
+        },
+    }
+
+
+def _mean_recall(cells: Cells, protocol: str) -> dict[str, float]:
+    labels = [row["label"] for row in cells.tables(protocol)[0]]
+    means = cells.recall(protocol).mean(axis=0)
+    return {str(label): round(float(mean), 4) for label, mean in zip(labels, means, strict=True)}
 
 
 def worst(rows: Sequence[ClassRow]) -> list[ClassRow]:

@@ -16,7 +16,7 @@ from ltpipe.evaluation.report.card import split_grid
 from ltpipe.evaluation.report.cells import Cells
 from ltpipe.evaluation.report.numbers import NONE, number, outcome
 from ltpipe.evaluation.report.page import Subject
-from ltpipe.evaluation.report.recommend import Advice, is_clear
+from ltpipe.evaluation.report.recommend import Advice, contenders
 from ltpipe.evaluation.verdict import PASSING
 from ltpipe.storage.manifest import GROUPS
 
@@ -124,7 +124,8 @@ def _title(summary: Mapping[str, Any], verdict: Mapping[str, Any], facts: Mappin
         "",
         *([*reasons, ""] if reasons else []),
         f"An image classifier of {len(facts['classes'])} classes, trained by ltpipe, a pipeline for long-tailed data, "
-        f"and exported to ONNX. {models}; the numbers are of the exported models.",
+        f"and exported to ONNX. {models}; the numbers are of the exported models. All runs side by side: "
+        "[report.html](report.html).",
         "",
     ]
 
@@ -254,8 +255,10 @@ def _limit_of_choice(run: str, advice: Advice) -> str:
         return "There are no validation images, so nothing but the test set compares the runs, and it must not choose."
     if run not in scores:
         return "The validation compared other runs: this one trains on another split."
-    best = next(iter(scores))
-    close = [other for other in scores if other != best and not is_clear(scores[best], scores[other])]
+    if run in advice.fitted and len(advice.fitted) < len(scores):
+        return f"{name} chose its tau on the validation images, so its score there is compared with none."
+    scores = {other: score for other, score in scores.items() if other not in advice.fitted} or scores
+    best, *close = contenders(scores)
     if run == best:
         names = ", ".join(map(escape, close))
         return (

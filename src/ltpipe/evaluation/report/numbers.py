@@ -30,6 +30,11 @@ def reported_value(row: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]
     return paper["value"] if paper["metric"] == row["metric"] else None
 
 
+def card_name(run: str) -> str:
+    """Return the file name of a run's model card, which lies beside the report."""
+    return f"model_card_{run}.md"
+
+
 def outcome(verdict: Mapping[str, Any]) -> str:
     """Return what the title says of the gate."""
     of_baseline = {

@@ -1,6 +1,8 @@
 """The page: report.html, one file that needs no network. The template is report.html beside this module.
 
-The template is also well-formed XML, so that a test can read it with the standard library.
+What it says is a function of what was judged, to the byte. What the trainings cost is another number on every day, so
+it is a page of its own, cost.html, which .dvcignore keeps out of the ledger, and which the first one shows inside.
+Both are also well-formed XML, so that a test can read them with the standard library.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +14,9 @@ import numpy as np
 from ltpipe.evaluation.baseline import Accepted
 from ltpipe.evaluation.headline import Headline, rank
 from ltpipe.evaluation.measure import Evaluation
-from ltpipe.evaluation.report import card, charts, classes, matrices, mistakes, tables
+from ltpipe.evaluation.report import card, charts, classes, cost, matrices, mistakes, tables
 from ltpipe.evaluation.report.cells import Cells, measured_runs
-from ltpipe.evaluation.report.numbers import outcome
+from ltpipe.evaluation.report.numbers import card_name, outcome
 from ltpipe.evaluation.report.recommend import Advice, main_headline
 from ltpipe.evaluation.report.style import Panel, marks, svg
 from ltpipe.storage.table import Table
@@ -46,15 +48,11 @@ def render_page(
     subject: Subject,
 ) -> str:
     """Return the page. advice.run is the run whose classes and mistakes are shown."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     main = main_headline(verdict["primary"], shown)
     summaries, state = verdict["summaries"], verdict["state"]
-    folder = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     data = " ".join(sorted({d for s in summaries for d in s["data"]}))
-    return folder.get_template("report.html").render(
+    return _fill(
+        "report.html",
         state=state,
         verdict=verdict,
         outcome=outcome(verdict),
@@ -63,15 +61,29 @@ def render_page(
         main=main,
         shown=shown,
         looks=marks(list(runs)),
+        cards={run: card_name(run) for run in runs},
         tables=_tables(verdict, claims, shown, main, advice),
         pictures=_pictures(summaries, runs, shown, advice.run, subject.manifest, main),
         classes=_classes(runs, main.protocol, advice.run, subject),
         card={"splits": card.split_grid(subject.manifest), "notice": subject.notice.strip()},
         facts=card.data_facts(state, validation, data),
-        cost=card.cost_grid(runs),
+        trained=card.trained_grid(runs),
         environment=card.environment_grid(runs),
         commands=card.commands(state["benchmark"], runs[advice.run].details[0]["cell"]),
     )
+
+
+def render_cost(state: Mapping[str, Any], runs: Mapping[str, Cells]) -> str:
+    """Return the page of what the trainings cost, which report.html shows inside."""
+    return _fill("cost.html", state=state, looks=marks(list(runs)), cost=cost.spent_grid(runs))
+
+
+def _fill(template: str, **values: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template(template).render(**values)
 
 
 def _tone(verdict: Mapping[str, Any]) -> str:

@@ -13,10 +13,14 @@ from ltpipe.storage.table import Table
 
 
 class Score(NamedTuple):
-    """Recall on the validation images, mean over classes, in percent: seed -> value; and the number of images."""
+    """Recall on the validation images, mean over classes, in percent: seed -> value; and the number of images.
+
+    few: the mean over the seeds of the recall of the group few; None if no validation image is of it.
+    """
 
     by_seed: dict[int, float]
     images: int
+    few: float | None = None
 
     @property
     def mean(self) -> float:
@@ -30,24 +34,33 @@ class Score(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """The run that is shown in detail, the sentences that say why, and the validation scores, best first."""
+    """The run that is shown in detail, the sentences that say why, and the validation scores, best first.
+
+    fitted: runs that chose a parameter on the validation images. model: path of the run's model with the highest
+    validation score, below the folder of data; None if nothing was selected.
+    """
 
     run: str
     selected: bool  # by validation; else it is only the first of the ranking
     sentences: list[str]
     scores: dict[str, Score]
+    fitted: Sequence[str] = ()
+    model: str | None = None
 
 
 def validation_score(predictions: Sequence[Table]) -> Score | None:
     """Return the score of one run from the predictions of its seeds; None if there are no validation images."""
-    by_seed, images = {}, 0
+    by_seed, few, images = {}, [], 0
     for table in predictions:
         rows = table[[role_of(split) == "val" for split in table["split"].astype(str)]]
         if rows.empty:
             return None
-        hits = (rows["label"] == rows["predicted"]).groupby(rows["label"].to_numpy()).mean()
+        right = rows["label"] == rows["predicted"]
+        hits = right.groupby(rows["label"].to_numpy()).mean()
         by_seed[int(table.attrs["facts"]["seed"])], images = 100 * float(hits.mean()), len(rows)
-    return Score(by_seed, images)
+        rare = hits[sorted(set(rows["label"][rows["group"] == "few"]))]
+        few += [100 * float(rare.mean())] if len(rare) else []
+    return Score(by_seed, images, float(np.mean(few)) if few else None)
 
 
 def main_headline(primary: str, shown: Sequence[Headline]) -> Headline:
@@ -67,10 +80,26 @@ def recommend(verdict: Mapping[str, Any], runs: Mapping[str, Cells], shown: Sequ
     scores = dict(sorted(scores.items(), key=lambda item: -item[1].mean))
     fitted = [run for run in scores if any(_chose_there(table) for table in runs[run].predictions)]
     fair = {run: score for run, score in scores.items() if run not in fitted} or scores
-    best = next(iter(fair))
-    sentences = [*_describe_choice(best, fair), *_describe_fitted(fitted), *_describe_test(best, ranked, headline)]
-    sentences += _warn(best, verdict)
-    return Advice(best, True, sentences, scores)
+    close = contenders(fair)
+    best = max(close, key=lambda run: (fair[run].few or 0.0, fair[run].mean))
+    sentences = [*_describe_choice(best, close, fair), *_describe_fitted(fitted)]
+    sentences += _describe_test(best, ranked, headline) + _warn(best, verdict)
+    sentences += _describe_unrecognised(runs[best], headline.protocol)
+    seeds = fair[best].by_seed
+    model = _model(runs[best], max(seeds, key=lambda seed: seeds[seed]))
+    return Advice(best, True, [*sentences, f"Its model with the best validation score: {model}"], scores, fitted, model)
+
+
+def contenders(scores: Mapping[str, Score]) -> list[str]:
+    """Return the run with the highest mean, and those that the validation does not tell from it."""
+    first = max(scores, key=lambda run: scores[run].mean)
+    return [first, *(run for run in scores if run != first and not is_clear(scores[first], scores[run]))]
+
+
+def _model(cells: Cells, seed: int) -> str:
+    """Return the path of a run's exported model, as the catalog has it, below the folder of data."""
+    cell = next(t.attrs["facts"]["cell"] for t in cells.predictions if int(t.attrs["facts"]["seed"]) == seed)
+    return f"06_models/{cell.replace('.', '/')}/model.onnx"
 
 
 def _describe_ranking(ranked: Sequence[Mapping[str, Any]], headline: Headline) -> list[str]:
@@ -86,22 +115,23 @@ def _value(spread: Mapping[str, Any]) -> str:
     return f"{spread['mean']:.2f}" + (f" ± {spread['std']:.2f}" if spread["std"] is not None else "")
 
 
-def _describe_choice(best: str, scores: Mapping[str, Score]) -> list[str]:
+def _describe_choice(best: str, close: Sequence[str], scores: Mapping[str, Score]) -> list[str]:
     """Return why the best one is taken, and which others the validation cannot tell from it."""
-    score = scores[best]
+    score, others = scores[best], [run for run in close if run != best]
+    if len(scores) == 1:
+        return [f"{best} is the only run, so there is nothing to choose."]
     n = len(score.by_seed)
     number = _value({"mean": score.mean, "std": score.std})
     lines = [
-        f"Recommended: {best}. It has the highest recall (mean over classes) on the {score.images} validation images: "
-        f"{number} %, {n} seed{'s' * (n > 1)}. The test set took no part in this choice."
+        f"Recommended: {best}. Its recall (mean over classes) on the {score.images} validation images is {number} %, "
+        f"{n} seed{'s' * (n > 1)}. The test set took no part in this choice."
     ]
-    if len(scores) == 1:
-        return [f"{best} is the only run, so there is nothing to choose."]
-    close = [run for run in scores if run != best and not is_clear(score, scores[run])]
-    if close:
-        lines.append(f"The validation images do not separate it from {', '.join(close)}: a cheaper one may do as well.")
-    else:
-        lines.append("Its lead over every other run is larger than two standard errors.")
+    if not others:
+        return [*lines, "Its lead over every other run is larger than two standard errors."]
+    told = ", ".join(f"{run} ({scores[run].mean:.2f} %)" for run in others)
+    lines.append(f"By that score the validation images do not separate it from {told}")
+    rare = ", ".join(f"{scores[run].few:.2f}" for run in others) if score.few is not None else ""
+    lines[-1] += f"; of these it is the best on the few: {score.few:.2f} % against {rare}." if rare else "."
     return lines
 
 
@@ -130,6 +160,16 @@ def _describe_test(best: str, ranked: Sequence[Mapping[str, Any]], headline: Hea
     names = [summary["run"] for summary in ranked]
     value = _value(ranked[names.index(best)]["metrics"][headline.path])
     return [f"On the test images it has {headline.path} {value} %, place {names.index(best) + 1} of {len(names)}."]
+
+
+def _describe_unrecognised(cells: Cells, protocol: str) -> list[str]:
+    """Return which classes the run recognises in no test image, with any seed."""
+    names, table = cells.details[0]["classes"], cells.tables(protocol)[0]
+    dead = [
+        names[row["label"]] for row, most in zip(table, cells.recall(protocol).max(axis=0), strict=True) if not most
+    ]
+    shown = ", ".join(map(str, dead[:10])) + (f" and {len(dead) - 10} more" if len(dead) > 10 else "")
+    return [f"No test image of these classes is recognised, with any seed: {shown}."] if dead else []
 
 
 def _warn(best: str, verdict: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """The tables of the page that compare runs. A cell is text; a column named `run` or `verdict` gets the page's marks."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,12 +10,23 @@ from ltpipe.evaluation.report.numbers import NONE, mean_and_std, number, number_
 from ltpipe.evaluation.report.recommend import Score
 from ltpipe.storage.manifest import GROUPS
 
+# e.g. 1,250 or +0.25 or 81.20 ± 1.10 or 25 %
+NUMBER = re.compile(r"[+-]?\d[\d,.]*( ± [\d,.-]+)?( [a-zA-Z%]{1,3})?")
+
 
 class Grid(NamedTuple):
     """A table: its head and its rows."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether each column holds numbers, which stand below one another at their last digit."""
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.head)
+        return [
+            any(c != NONE for c in cells) and all(c == NONE or NUMBER.fullmatch(c) for c in cells) for cells in columns
+        ]
 
 
 def gate_grid(verdict: Mapping[str, Any]) -> Grid:
@@ -38,8 +50,10 @@ def gate_grid(verdict: Mapping[str, Any]) -> Grid:
         ]
         for row in sorted(verdict["rows"], key=lambda row: row["verdict"] == "pass")
     ]
-    grid = Grid([*head, "smallest fall caught", "verdict", "reason"], rows)
-    return grid if any(row[-1] for row in rows) else Grid(grid.head[:-1], [row[:-1] for row in rows])
+    head += ["smallest fall caught", "verdict", "reason"]
+    empty = {column for column in ("reported", "reason") if all(row[head.index(column)] in ("", NONE) for row in rows)}
+    shown = [k for k, title in enumerate(head) if title not in empty]
+    return Grid([head[k] for k in shown], [[row[k] for k in shown] for row in rows])
 
 
 def protocol_grid(summaries: Sequence[Mapping[str, Any]], shown: Sequence[Headline]) -> Grid:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltpipe.evaluation.headline import Headline, rank
-from ltpipe.evaluation.report.numbers import mean_and_std, number, number_of, outcome, reported_value
+from ltpipe.evaluation.report.numbers import card_name, mean_and_std, number, number_of, outcome, reported_value
 
 GATE = ("run", "metric", "reported", "accepted", "n", "measured", "std", "n", "delta", "margin", "sees", "verdict")
 
@@ -22,6 +22,7 @@ def render_markdown(
     """
     state, checks = verdict["state"], validation["expectations"]
     data = " ".join(sorted({d for s in verdict["summaries"] for d in s["data"]}))
+    cards = ", ".join(f"`{card_name(summary['run'])}`" for summary in verdict["summaries"])
     lines = [
         f"# {state['benchmark']}: the gate {outcome(verdict)}",
         "",
@@ -31,6 +32,7 @@ def render_markdown(
         f"`{state['accepted']}`.",
         f"{validation['rows']} manifest rows, {sum(e['success'] for e in checks)} of {len(checks)} expectations hold.",
         "Everything else (classes, mistakes, calibration, training, data, every metric) is in `report.html`.",
+        f"Model cards: {cards}.",
         *_settings_section(verdict),
         "",
         *_headline_section(verdict["summaries"], shown),
