@@ -20,7 +20,7 @@ from ltpipe.models.model import Model
 from ltpipe.recipe.cell import identity, recipe
 from ltpipe.recipe.run import Run, build_network, rebuild, untrained
 from ltpipe.serving import export
-from ltpipe.training import determinism, loop
+from ltpipe.training import determinism, loop, optimiser
 
 # a residual network, a ConvNeXt, a ViT and an EfficientNet, of 0.1 to 0.4 M parameters, and a size for each
 FAMILIES = {"test_resnet": 64, "test_convnext": 64, "test_vit": 64, "test_efficientnet": 64}
@@ -71,6 +71,29 @@ def test_exported_networks_answer_like_torch(name):
     with torch.no_grad():
         logits = servable(torch.tensor(pictures(24, size)))[0]
     assert logits.std(dim=0).min() > 1e-3  # the answers differ from picture to picture
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_parameter_is_in_one_layer_from_the_image_on(name):
+    """For a learning rate that falls from layer to layer towards the image."""
+    network = backbone.build(backbone.Config(name=name), 2, private="all")
+    layers = [[id(p) for module in layer for p in module.parameters()] for layer in network.layers()]
+    found = [parameter for layer in layers for parameter in layer]
+    assert len(found) == len(set(found)) and set(found) == {id(p) for p in network.parameters()}
+    names = {id(parameter): key for key, parameter in network.named_parameters()}
+    stem = {"test_resnet": "conv1", "test_convnext": "stem", "test_vit": "cls_token", "test_efficientnet": "conv_stem"}
+    assert names[layers[0][0]].startswith(f"branches.0.{stem[name]}") and len(layers) >= 5
+
+
+def test_a_vit_is_fine_tuned_with_a_rate_that_falls_towards_the_image(tmp_path):
+    of = replace(tiny.task(tmp_path, "ce"), model=model("test_vit", 32))
+    schedule = of.schedule.with_changes({"optimiser": "adamw", "layer_decay": 0.5})
+    network, method = build_network(of.run, of.model, tiny.PROBLEM)
+    groups = optimiser.build(network, method, schedule.phase(), schedule).param_groups
+    rate = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    vit = network.backbone.branches[0]
+    assert rate[id(vit.cls_token)] == 0.5**7 and rate[id(vit.norm.weight)] == 0.5
+    assert rate[id(network.head.weight)] == 1
 
 
 def test_a_network_is_trained_and_resumed_like_any_other(tmp_path, monkeypatch):

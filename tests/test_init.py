@@ -494,9 +494,27 @@ def test_a_step_of_the_real_network_is_measured(monkeypatch):
     assert seconds > 0 and parameters > 1000
 
 
+def test_a_step_of_large_images_is_measured_on_fewer_and_counted_as_a_whole_one(monkeypatch):
+    """A batch of 64 images of 224 pixels takes minutes on a CPU."""
+    from ltpipe.training import loop
+
+    seen, forward = [], loop.forward
+    monkeypatch.setattr(
+        loop, "forward", lambda network, images, *rest: seen.append(len(images)) or forward(network, images, *rest)
+    )
+    monkeypatch.setattr(cost, "SECONDS", 0.0)
+    spec = load(ROOT / "conf/base", ["finetune_folder"])["finetune_folder"]
+    small = spec.model.with_changes({"options": {"name": "test_resnet", "weights": ""}})
+    clock = iter(range(100))
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(clock))  # every step takes 1 s
+    seconds, _ = cost.measure_step(spec.model_copy(update={"model": small}), np.zeros((3, 256, 256, 3), np.uint8))
+    assert set(seen) == {10} and seconds == 64 / 10
+
+
 def test_a_post_hoc_run_trains_nothing():
     spec = load(ROOT / "conf/base", ["image_folder"])["image_folder"]
     assert cost.trained_epochs(spec) == 2 * 3 * spec.schedule.epochs
+    assert cost.passes(spec) == 3  # the post-hoc run's
 
 
 def test_the_table_is_drawn_in_ascii_where_the_terminal_is(monkeypatch):

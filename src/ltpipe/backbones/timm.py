@@ -83,15 +83,13 @@ def build(
     image: H = W, for networks that take one size (ViT, Swin); default: their own. `narrow` has no effect.
     Raises Refused if timm has no such network, or if branches are to share a trunk.
     """
-    from torch import nn
-
-    from ltpipe.layers.branches import Branches
+    from ltpipe.layers.whole_networks import WholeNetworks
 
     if branches > 1 and private != "all":
         raise Refused(f"backbone timm: {config.name} has no stages of which {branches} branches could share the first")
     networks = [_create(config.name, 0, image) for _ in range(branches)]
     features: Any = networks[0].head_hidden_size
-    return Branches(nn.Identity(), networks, features)
+    return WholeNetworks(networks, features)
 
 
 def inputs(config: Config) -> dict[str, Any]:
