@@ -232,7 +232,7 @@ def test_the_validation_split_is_held_only_beside_the_training_split(room, held,
     pixels = pixels[:, :8, :8]
     resident = room * 20 * pixels[0].nbytes / 1e9 * (1 + 1e-9) - (1e-9 if room == 1.0 else 0)
     seen = []
-    monkeypatch.setattr(loop, "fit", lambda task: seen.append(task) or ({}, [], {}, 0.0))
+    monkeypatch.setattr(loop, "fit", lambda task: seen.append(task) or ({}, [], {}, {}))
     schedule = Schedule(epochs=1, batch=8, lr=0.1, weight_decay=0.0, resident=resident)
     model = Model(backbone="cnn", image=8, options={"width": 4})
     trained(tmp_path, Run(method="ce", split="train"), schedule, model, manifest, pixels)

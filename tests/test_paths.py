@@ -105,7 +105,7 @@ def test_the_message_names_what_collides_and_what_to_do():
     with pytest.raises(Refused) as refused:
         hook.after_catalog_created(CATALOG)
     text = refused.value.message
-    assert text.startswith("mine.report.s0.classes (and 5 more) would lie in data/08_reporting/mine/report, ")
+    assert text.startswith("mine.report.s0.classes (and 6 more) would lie in data/08_reporting/mine/report, ")
     assert "the place of mine.report" in text and "another name" in text
 
 

@@ -768,9 +768,10 @@ def test_two_processes_do_not_write_one_result(model, pictures, tmp_path):
 @pytest.mark.parametrize("signals", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_killed_is_continued(model, small, tmp_path, signals):
     folder, out, whole = many(tmp_path / "in", 3 * SMALL), tmp_path / "out.csv", tmp_path / "whole.csv"
-    # the second batch waits for ever
+    # the second batch waits for ever; a shell starts what it puts into the background with SIGINT ignored
     code = (
-        f"{SMALL_BATCHES}import time\nreal, calls = p.run_logits, []\n"
+        f"{SMALL_BATCHES}import signal, time\nreal, calls = p.run_logits, []\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def wait(*arguments):\n    calls.append(1)\n    len(calls) < 2 or time.sleep(600)\n"
         "    return real(*arguments)\n"
         "p.run_logits = wait\np.command(sys.argv[1:])"
