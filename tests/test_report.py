@@ -22,7 +22,7 @@ from ltpipe.evaluation.report import report
 from ltpipe.evaluation.report.cells import group_cells
 from ltpipe.evaluation.report.charts import curve, pool
 from ltpipe.evaluation.report.classes import accepted_recall
-from ltpipe.evaluation.report.recommend import recommend
+from ltpipe.evaluation.report.recommend import Score, choose, contenders, recommend
 from ltpipe.evaluation.report.tables import Grid
 from ltpipe.evaluation.report.text import render_markdown
 from ltpipe.evaluation.reported import Reported
@@ -397,6 +397,31 @@ def test_the_model_is_recommended_by_validation_and_not_by_the_test_set(verdict,
     advice = recommend(verdict, group_cells(details, [c.log for c in every], none, [None] * 6), headlines(details))
     assert not advice.selected and advice.run == "ce"
     assert advice.sentences[0].startswith("No model is recommended") and "does not select" in advice.sentences[1]
+
+
+def test_of_runs_that_validation_does_not_separate_the_one_that_is_best_on_the_few_is_taken():
+    scores = {
+        "ce": Score({0: 52.0, 1: 50.0, 2: 51.5}, 100, few=0.0),
+        "adjusted": Score({0: 50.0, 1: 51.0, 2: 51.5}, 100, few=20.0),
+        "worse": Score({0: 30.0, 1: 31.0, 2: 32.0}, 100, few=60.0),
+    }
+    assert contenders(scores) == ["ce", "adjusted"] and choose(scores) == "adjusted"
+    alone = {run: Score({0: score.by_seed[0]}, 100, score.few) for run, score in scores.items()}
+    assert choose(alone) == "ce", "one seed separates nothing: the few must not choose among all runs"
+    without = {run: score._replace(few=None) for run, score in scores.items()}
+    assert choose(without) == "ce"
+
+
+def test_classes_that_the_recommended_run_never_recognises_are_named(verdict, cells):
+    every = [c for run in RUNS for c in cells[run]]
+    details = [json.loads(json.dumps(c.details)) for c in every]
+    for detail in details:
+        for protocol in detail["protocols"].values():
+            protocol["classes"][3]["recall"] = 0.0
+    runs = group_cells(details, [c.log for c in every], [c.predictions for c in every], [None] * len(every))
+    advice = recommend(verdict, runs, headlines(details))
+    assert "No test image of these classes is recognised, with any seed: 3." in advice.sentences
+    assert advice.model == f"06_models/digits_glt/{advice.run}/s{advice.model.split('/s')[1][0]}/model.onnx"
 
 
 def test_the_accepted_recall_of_each_class_is_that_of_the_accepted_cells(baseline, cell, manifest):

@@ -80,8 +80,7 @@ def recommend(verdict: Mapping[str, Any], runs: Mapping[str, Cells], shown: Sequ
     scores = dict(sorted(scores.items(), key=lambda item: -item[1].mean))
     fitted = [run for run in scores if any(_chose_there(table) for table in runs[run].predictions)]
     fair = {run: score for run, score in scores.items() if run not in fitted} or scores
-    close = contenders(fair)
-    best = max(close, key=lambda run: (fair[run].few or 0.0, fair[run].mean))
+    close, best = contenders(fair), choose(fair)
     sentences = [*_describe_choice(best, close, fair), *_describe_fitted(fitted)]
     sentences += _describe_test(best, ranked, headline) + _warn(best, verdict)
     sentences += _describe_unrecognised(runs[best], headline.protocol)
@@ -94,6 +93,20 @@ def contenders(scores: Mapping[str, Score]) -> list[str]:
     """Return the run with the highest mean, and those that the validation does not tell from it."""
     first = max(scores, key=lambda run: scores[run].mean)
     return [first, *(run for run in scores if run != first and not is_clear(scores[first], scores[run]))]
+
+
+def choose(scores: Mapping[str, Score]) -> str:
+    """Return the run to take: of the contenders the one that is best on the few.
+
+    Where the mean does not separate two runs, the one that forgets the rare classes is the worse choice. One seed
+    separates nothing, so with it the few would choose among all runs: then the mean decides.
+    """
+    close = contenders(scores)
+    return max(close, key=lambda run: (scores[run].few or 0.0, scores[run].mean)) if _repeated(scores) else close[0]
+
+
+def _repeated(scores: Mapping[str, Score]) -> bool:
+    return all(len(score.by_seed) > 1 for score in scores.values())
 
 
 def _model(cells: Cells, seed: int) -> str:
@@ -131,7 +144,8 @@ def _describe_choice(best: str, close: Sequence[str], scores: Mapping[str, Score
     told = ", ".join(f"{run} ({scores[run].mean:.2f} %)" for run in others)
     lines.append(f"By that score the validation images do not separate it from {told}")
     rare = ", ".join(f"{scores[run].few:.2f}" for run in others) if score.few is not None else ""
-    lines[-1] += f"; of these it is the best on the few: {score.few:.2f} % against {rare}." if rare else "."
+    on_few = f"; of these it is the best on the few: {score.few:.2f} % against {rare}"
+    lines[-1] += f"{on_few if rare and _repeated(scores) else ''}."
     return lines
 
 
