@@ -341,9 +341,9 @@ def test_an_estimate_is_said_once_and_again_if_it_moves(monkeypatch, caplog):
             bar.looked()
     bar.close()
     first, *again = [record.getMessage() for record in caplog.records]
-    assert first == "a.b.s0: about 8 h: 9.0 s a step, 3,200 steps; Ctrl-C keeps what was trained"
+    assert first == "a.b.s0: about 8 h in all: 9.0 s a step, 3,200 steps; Ctrl-C keeps what was trained"
     assert 1 <= len(again) <= 3
-    assert progress.estimate(0.012, 204) == "about 2 s: 12 ms a step, 204 steps"
+    assert progress.estimate(0.012, 204) == "about 2 s in all: 12 ms a step, 204 steps"
 
 
 class Node:

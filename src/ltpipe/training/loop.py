@@ -169,8 +169,10 @@ def _begin(task: Task) -> tuple[State, tuple[Phase, ...], Position | None]:
         return state, phases, position
     if unusable:
         log.warning("%s: %s, starting over", task.name, unusable[0])
-    log.info("%s: %s on %s, from the start", task.name, task.run.method, task.device)
-    return *_from_the_start(task), None
+    state, phases = _from_the_start(task)
+    begun = "from the start" if task.start is None else f"from the weights of {task.run.start_from}"
+    log.info("%s: %s on %s, %s%s", task.name, task.run.method, task.device, begun, "" if phases else ", no training")
+    return state, phases, None
 
 
 def _from_the_start(task: Task) -> tuple[State, tuple[Phase, ...]]:

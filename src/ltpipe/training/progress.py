@@ -62,9 +62,9 @@ class Progress:
 
 
 def estimate(pace: float, steps: int) -> str:
-    """Return e.g. "about 8 h: 9.0 s a step, 3,200 steps"; pace: seconds a step."""
+    """Return e.g. "about 8 h in all: 9.0 s a step, 3,200 steps"; pace: seconds a step."""
     shown = f"{pace:.1f} s" if pace >= 1 else f"{1000 * pace:.0f} ms"
-    return f"about {duration(pace * steps)}: {shown} a step, {steps:,} steps"
+    return f"about {duration(pace * steps)} in all: {shown} a step, {steps:,} steps"
 
 
 def duration(seconds: float) -> str:
