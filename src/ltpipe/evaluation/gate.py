@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -51,17 +52,25 @@ def gate(verdict: Mapping[str, Any], report: Path, state: Mapping[str, Any]) -> 
         raise NoBaseline(
             f"{name} has no accepted baseline yet: the numbers are measured, and nothing was compared. Look at "
             f'{report}/report.html; if they are right, type: {typed(f"ltpipe accept {name}")} --reason "first '
-            'baseline"; then '
-            f"{typed(f'kedro run --pipeline={name}')} --tags=report,gate"
+            f'baseline"; then {_again(name)}'
         )
     if not verdict["passes"]:
-        lines = "\n".join(f"  {line}" for line in verdict["failed"])
+        # the verdict is a file, and the same wherever it is written
+        failed = [line.replace("ltpipe accept", typed("ltpipe accept")) for line in verdict["failed"]]
+        lines = "\n".join(f"  {line}" for line in failed)
         number, page = len(verdict["failed"]), f"{report}/report.html"
         raise GateFailed(
             f"gate failed: {number} reason{'s' * (number != 1)}:\n{lines}{_settings(verdict)}\nreport: {page}"
         )
     log.info("report: %s/report.html", report)
     log.info("%s", last_line(name, verdict))
+
+
+def _again(name: str) -> str:
+    """Return how to judge again; DVC sets DVC_STAGE for the commands of its stages."""
+    if "DVC_STAGE" in os.environ:
+        return "run this command again"
+    return f"{typed(f'kedro run --pipeline={name}')} --tags=report,gate"
 
 
 def _results(verdict: Mapping[str, Any]) -> list[str]:
