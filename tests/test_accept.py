@@ -212,8 +212,7 @@ def test_the_command_writes_every_cell_and_says_what_changes(copied, call, conte
     mean = written["runs"]["ce"]["mean"]["glt.accuracy.few"]
     assert f"ce glt.accuracy.few: - -> {mean:.2f} (n 6)\n" in done.stdout
     assert done.stdout.endswith(
-        "wrote conf/accepted/digits_glt.json: commit it. Judge again: "
-        "kedro run --pipeline=digits_glt --tags=report,gate\n"
+        "wrote conf/accepted/digits_glt.json: commit conf/. Judge again: kedro run --pipeline=digits_glt\n"
     )
     measured(0.3)
     before = path.read_bytes()

@@ -150,6 +150,25 @@ def test_a_benchmark_with_such_a_run_is_refused_before_anything_runs(content):
     assert parse(Benchmark, block, "x.yml").runs["experts"]
 
 
+def test_a_head_on_random_features_is_refused_before_anything_runs(content):
+    from ltpipe.benchmark import Benchmark
+
+    block = content["digits_glt"]
+    block["runs"]["head"] = {"train": {"method": "linear_probe", "split": "train_glt"}}
+    with pytest.raises(Refused, match="method linear_probe leaves the backbone as it is: name a finished run"):
+        parse(Benchmark, block, "x.yml")
+    block["runs"]["head"]["train"]["start_from"] = "ce"
+    assert parse(Benchmark, block, "x.yml").runs["head"]
+
+
+def test_pixels_that_are_scaled_otherwise_than_in_pretraining_are_named():
+    options = {"name": "resnet50.tv_in1k", "weights": "timm"}
+    assert Model(backbone="timm", options=options).unlike_pretraining() == []
+    stated = Model(backbone="timm", image=64, mean=(0.485, 0.456, 0.406), std=(0.25,) * 3, options=options)
+    assert stated.unlike_pretraining() == ["std [0.25, 0.25, 0.25], not [0.229, 0.224, 0.225]"]
+    assert model("resnet50").unlike_pretraining() == []  # random weights have seen no images
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

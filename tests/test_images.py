@@ -184,6 +184,9 @@ def test_a_runs_own_recipe():
         ("logit_adjust", {"form": "post_hoc"}, "ce", {"weight_decay": 0.1}, ["weight_decay"]),
         ("tau_norm", {}, "ce", {"batch": 4}, ["batch"]),
         ("tau_norm", {}, "ce", {"accumulate": 2}, ["accumulate"]),
+        ("crt", {}, "ce", {"layer_decay": 0.5}, ["layer_decay"]),
+        ("lws", {}, "ce", {"parts": {"head": {"lr_scale": 2.0}, "own": {"lr_scale": 2.0}}}, ["parts.head"]),
+        ("ce", {}, None, {"layer_decay": 0.5, "weight_decay": 0.1}, []),
     ],
 )
 def test_unused_keys_of_a_runs_recipe_are_named(method, options, start, schedule, unused):

@@ -69,6 +69,8 @@ def test_another_module_drops_the_options_of_the_first():
     assert merge(base, {"model": {"image": 32}})["model"]["options"] == {"depth": 18}
     assert merge(base, {"model": {"backbone": "resnet"}})["model"]["options"] == {"depth": 18}
     run = {"method": "crt", "options": {"lr": 0.2}, "start_from": "ce", "schedule": {"lr": 1}, "split": "train_glt"}
+    assert merge({"decay_options": {"floor": 0.1}}, {"decay": "linear"}) == {"decay": "linear"}  # cosine's, unsaid
+    assert merge({"decay_options": {"floor": 0.1}}, {"decay": "cosine"})["decay_options"] == {"floor": 0.1}
     assert merge(run, {"method": "ce"}) == {"method": "ce", "split": "train_glt"}
 
 

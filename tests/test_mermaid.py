@@ -140,3 +140,8 @@ def test_mermaid_draws_every_name(tmp_path, theme):
     (words,) = said
     assert isinstance(words, list), words
     assert wanted | {"A title: of #1 (bars: here, line: base)"} <= set(words), wanted - set(words)
+
+
+def test_a_label_that_a_name_has_already_is_not_given_twice():
+    labels = label_all(["a (2)", "a", "a"])
+    assert len(set(labels)) == 3, labels

@@ -135,6 +135,7 @@ def test_the_loop_sets_the_rate_of_each_step(tmp_path, monkeypatch):
         ({"decay_options": {"flor": 0.1}}, "decay_options: unknown key flor; valid keys: floor"),
         ({"decay": "constant", "decay_options": {"floor": 0.1}}, "unknown key floor"),
         ({"decay": "linear", "decay_options": {"floor": 2}}, "decay_options.floor: Input should be less than 1"),
+        ({"decay": "one_cycle"}, "would train the last epoch at almost no rate; write lr_every: step"),
         ({"decay": "one_cycle", "warmup": 1}, "one_cycle has a warm-up of its own; write warmup: 0"),
         ({"warmup": 0.5}, "warmup: 0.5 is no whole number of epochs; that needs lr_every: step"),
         ({"warmup": float("inf"), "lr_every": "step"}, "warmup.float: Input should be a finite number"),
@@ -321,7 +322,7 @@ def test_a_run_may_have_an_optimiser_and_a_rule_of_its_own():
     assert adamw.with_changes({"optimiser": "adamw", "optimiser_options": {"eps": 1e-6}}) == adamw
     assert adamw.with_changes({"optimiser": "sgd"}).momentum == 0.9
     assert whole.with_changes({"optimiser": "sam"}).momentum == 0.5  # its base follows it
-    assert whole.with_changes({"decay": "one_cycle"}).decay_options == {}
+    assert whole.with_changes({"decay": "one_cycle", "lr_every": "step"}).decay_options == {}
     around = whole.with_changes({"optimiser": "sam"})
     assert around.with_changes({"optimiser_options": {"base": "adamw"}}).momentum is None
     with pytest.raises(Refused, match=r"momentum: 0\.7: optimiser adamw does not follow it"):
@@ -685,7 +686,7 @@ def test_a_benchmark_names_the_optimisers_of_its_runs(spec):
 def test_keys_that_a_method_with_phases_of_its_own_ignores_are_named():
     changed = {"lr_every": "step", "decay": "linear", "decay_options": {"floor": 0.1}, "ema": 0.5}
     run = Run(method="crt", start_from="ce", schedule=changed | {"parts": {"backbone": {"lr_scale": 2}}})
-    assert set(schedule().unused_keys(run, 4)) == {"lr_every", "decay", "decay_options", "parts"}
+    assert set(schedule().unused_keys(run, 4)) == {"lr_every", "decay", "decay_options", "parts.backbone"}
     assert schedule().unused_keys(Run(method="ce", schedule=changed), 4) == []
     adamw = {"optimiser": "adamw", "optimiser_options": {"eps": 1e-6}}
     assert schedule().unused_keys(Run(method="ce", schedule=adamw), 4) == []

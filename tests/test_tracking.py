@@ -64,9 +64,9 @@ def train(hook, facts, epochs=3):
     content = pack_weights({"w": torch.zeros(2)}, facts)
     log = pd.DataFrame({"epoch": range(1, epochs + 1), "loss": range(epochs), "val_accuracy": 50.0, "code": "c"})
     log.loc[0, "val_accuracy"] = float("nan")
-    log.attrs["seconds"] = 1.5
     cell = facts["cell"]
-    save(hook, cell, "train", {}, {f"{cell}.checkpoint": content, f"{cell}.log": log})
+    cost = {"seconds": 1.5, "images": 12, "device": "a processor"}
+    save(hook, cell, "train", {}, {f"{cell}.checkpoint": content, f"{cell}.log": log, f"{cell}.cost": cost})
     return digest_bytes(content)
 
 
@@ -92,7 +92,7 @@ def test_a_cell_is_one_run_with_recipe_curves_metrics_and_model(store, cell, tmp
     assert run.data.params["run/method"] == "ce" and run.data.params["schedule/epochs"] == "60"
     tags = {key: run.data.tags[f"ltpipe.{key}"] for key in ("data", "code", "recipe", "seed", "checkpoint", "device")}
     asked = {key: str(facts[key]) for key in ("data", "code", "recipe", "seed")}
-    assert tags == asked | {"checkpoint": checkpoint, "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    assert tags == asked | {"checkpoint": checkpoint, "device": "a processor"}
     assert run.data.metrics["glt/accuracy/few"] == metrics["protocols"]["glt"]["accuracy"]["few"]
     expected = {key.replace(".", "/") for key, value in flatten(metrics["protocols"]).items() if value is not None}
     assert expected <= set(run.data.metrics) and run.data.metrics["training/seconds"] == 1.5
@@ -177,6 +177,12 @@ def test_a_tracker_that_does_not_answer_is_said_once_without_its_password(store,
     [record] = [record for record in caplog.records if record.name == "ltpipe.tracking"]
     assert record.levelname == "ERROR" and f"http://127.0.0.1:{port} failed" in record.message
     assert "secret" not in record.message and not hook.nodes
+
+
+def test_an_address_that_is_none_ends_no_run(store, cell, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://[::1")
+    train(Tracked(), cell("ce", 0).predictions.attrs["facts"])
+    assert "MLflow at an address that is none failed" in caplog.text
 
 
 @NEEDS_MLFLOW

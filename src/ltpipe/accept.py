@@ -65,7 +65,7 @@ def command(benchmark: str, reason: str, worse: bool, retired: tuple[str, ...]) 
     write_atomically(path, (json.dumps(after, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     sys.stdout.write("".join(_changes(before, after, spec.gate.all_metrics())))
     sys.stdout.write("".join(work.sight()))
-    sys.stdout.write(f"wrote {path.relative_to(root)}: commit it. {_judge_again(benchmark, root)}\n")
+    sys.stdout.write(f"wrote {path.relative_to(root)}: commit conf/. {_judge_again(benchmark, root)}\n")
 
 
 def _judge_again(benchmark: str, root: Path) -> str:
@@ -73,7 +73,7 @@ def _judge_again(benchmark: str, root: Path) -> str:
     ledger = dvc_yaml.place(benchmark, root)
     repro = "dvc repro" if ledger.parent == root else f"dvc repro -R {ledger.parent.relative_to(root)}"
     ways = [typed(repro)] if ledger.exists() else []
-    return f"Judge again: {' or '.join([*ways, typed(f'kedro run --pipeline={benchmark}')])} --tags=report,gate"
+    return f"Judge again: {' or '.join([*ways, typed(f'kedro run --pipeline={benchmark}')])}"
 
 
 class Work:

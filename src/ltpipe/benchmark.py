@@ -19,7 +19,7 @@ from ltpipe.evaluation.judge import Gate
 from ltpipe.evaluation.measure import Evaluation
 from ltpipe.evaluation.reported import Reported, SharedReported
 from ltpipe.models.model import Model
-from ltpipe.recipe.run import Run, require_branches
+from ltpipe.recipe.run import Run, require_branches, require_trained_backbone
 from ltpipe.recipe.schedule import Schedule
 from ltpipe.serving.export import Parity
 from ltpipe.storage.manifest import role_of
@@ -255,7 +255,9 @@ class Benchmark(Spec):
         """The keys that the run changes in schedule and model exist, and its method uses them."""
         try:
             self.schedule.with_changes(row.train.schedule)
-            require_branches(row.train, self.model, row.train.needs(self.expect.classes))
+            needs = row.train.needs(self.expect.classes)
+            require_branches(row.train, self.model, needs)
+            require_trained_backbone(row.train, self.model, needs)
             self.schedule.require_method(row.train, self.expect.classes)
         except Refused as refused:
             raise ValueError(f"runs.{name}.train.{refused.message}") from None

@@ -38,16 +38,22 @@ JUDGES = (
     "pipelines",
     "pyproject.toml",
     "src/ltpipe/accept.py",
+    "src/ltpipe/benchmark.py",
     "src/ltpipe/cli.py",
     "src/ltpipe/commands.py",
     "src/ltpipe/comment.py",
     "src/ltpipe/config",
     "src/ltpipe/evaluation",
     "src/ltpipe/hooks.py",
+    "src/ltpipe/pipeline_registry.py",
+    "src/ltpipe/previewed.py",
     "src/ltpipe/serving",
     "src/ltpipe/session.py",
     "src/ltpipe/settings.py",
     "src/ltpipe/state.py",
+    "src/ltpipe/storage",
+    "src/ltpipe/tracking.py",
+    "src/ltpipe/view.py",
 )
 LIMIT = 65_000  # bytes; GitHub counts characters, and takes 65,536 of them
 ROWS = (1000, 100, 30, 10, 3)  # of a table or list: the first of these with which the comment is short enough

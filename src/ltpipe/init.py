@@ -386,7 +386,7 @@ def next_commands(place: Place, drawn: Drawn, spec: Benchmark) -> list[str]:
     ledger = dvc_yaml.place(name, place.root).parent.relative_to(place.root)
     again = (place.root / f"conf/accepted/{name}.json").exists()
     outcome = "exit 3: the accepted numbers are of other pictures" if again else "exit 6: nothing is accepted yet"
-    reason = "other pictures" if again else "first baseline"
+    reason = f"{len(drawn.survey.index)} pictures" if again else "first baseline"
     page, run = f"data/08_reporting/{name}/report/report.html", typed(f"kedro run --pipeline={name}")
     return [
         "go on with:",
@@ -406,11 +406,18 @@ def _look_again(place: Place, update: bool, asked: Asked) -> None:
     """
     memory = _recall(place)
     spec = _whole(place, read_benchmark_file(place.file)[place.name])
-    wanted = asked.or_else(Asked(**memory.get("asked", {}))).or_else(Asked(spec.source.size))
+    before = Asked(**memory.get("asked", {}))
+    if asked.network is not None and memory and asked.network != before.network:
+        raise Refused(
+            f"--backbone: {place.file.relative_to(place.root)} was written with "
+            f"{(before.network or {}).get('name', 'a network from random weights')}; take another --name for this one"
+        )
+    wanted = asked.or_else(before).or_else(Asked(spec.source.size))
     drawn = draw_benchmark(place, spec.split, wanted)
     if wanted.size == spec.source.size and memory:
-        # mean and std too: measured anew they would be another recipe, at every picture that comes
-        drawn.block["model"] = memory["block"]["model"]
+        # mean and std too: measured anew they would be another recipe, at every picture that comes. And the runs, which
+        # are others where there is a GPU
+        drawn.block.update({key: memory["block"][key] for key in ("model", "like")})
     changes = [*_describe_move(place, spec), *_describe_wishes(spec, asked), *_describe_changes(memory, spec, drawn)]
     changes += show.describe_moves(memory.get("drawn", {}), _drawn_splits(drawn))
     where = place.file.relative_to(place.root)

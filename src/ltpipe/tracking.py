@@ -92,8 +92,11 @@ class Tracked:
 
 
 def _place(address: str) -> str:
-    """Return an address without a user's name and password."""
-    parts = urlsplit(address)
+    """Return an address without a user's name and password; of none that can be read, only that."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "an address that is none"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
@@ -199,18 +202,11 @@ def write_training(tracker: Tracker, done: Done) -> None:
         return
     curves = made["log"].select_dtypes("number").set_index("epoch")
     rows = {int(epoch): {f"training.{key}": row[key] for key in row.index} for epoch, row in curves.iterrows()}
-    seconds = made["log"].attrs.get("seconds")
+    cost = made.get("cost") or {}
     tracker.metrics(run, {step: {key: v for key, v in row.items() if v == v} for step, row in rows.items()})
-    tracker.metrics(run, {0: {"training.seconds": seconds}})
-    here = {} if seconds is None else {"device": _device()}  # nobody knows where a kept cell was trained
-    tracker.finish(run, here | {"trained": "whole"})
-
-
-def _device() -> str:
-    """Return the device that the stage `train` takes."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    known = {f"training.{key}": cost[key] for key in ("seconds", "images") if cost.get(key) is not None}
+    tracker.metrics(run, {0: known})
+    tracker.finish(run, ({"device": cost["device"]} if cost.get("device") else {}) | {"trained": "whole"})
 
 
 def write_metrics(tracker: Tracker, done: Done) -> None:

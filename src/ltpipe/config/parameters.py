@@ -24,6 +24,8 @@ OF_THE_MODULE = ("options", "start_from", "schedule", "model")
 CHOOSERS = dict.fromkeys(("name", "kind", "backbone", "method"), OF_THE_MODULE) | {
     key: (f"{key}_options",) for key in ("optimiser", "decay")
 }
+# what a schedule that does not say it chooses
+CHOSEN = {"optimiser": "sgd", "decay": "cosine"}
 # Blocks whose keys are names of the user's choice and that only make sense as a whole.
 REPLACED = ("seeds", "protocols")
 
@@ -173,7 +175,8 @@ def merge(base: Any, changes: Any) -> Any:
     if not (_is_block(base) and _is_block(changes)):
         return changes
     for chooser, belonging in CHOOSERS.items():
-        if chooser in base and chooser in changes and base[chooser] != changes[chooser]:
+        before = base.get(chooser, CHOSEN.get(chooser))
+        if before is not None and chooser in changes and before != changes[chooser]:
             base = {key: value for key, value in base.items() if key not in belonging}
     return dict(base) | {
         key: value if key in REPLACED or value == {} else merge(base.get(key), value) for key, value in changes.items()

@@ -5,6 +5,7 @@ by their shape, so that they need no legend and no eye for colours; mermaid draw
 The bars lie: of bars that stand, mermaid leaves out long labels.
 """
 
+import itertools
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -49,8 +50,8 @@ def label_all(names: Sequence[str]) -> list[str]:
     labels: list[str] = []
     for name in names:
         short = _cut(escape(name)) or "-"
-        count = sum(label == short or label.startswith(f"{short} (") for label in labels)
-        labels.append(f"{short} ({count + 1})" if count else short)
+        others = (f"{short} ({number})" for number in itertools.count(2))
+        labels.append(next(label for label in itertools.chain([short], others) if label not in labels))
     return labels
 
 

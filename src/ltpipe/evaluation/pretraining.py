@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 IMAGENET = frozenset(
-    {"imagenet", "imagenet1k", "imagenet21k", "imagenet22k", "ilsvrc2012"}
+    {"imagenet", "imagenet1k", "imagenet21k", "imagenet22k", "ilsvrc", "tinyimagenet"}
     | {"in1k", "in12k", "in21k", "in22k", "lvd142m", "lvd1689m"}
 )
 # source of images -> names of training sets that hold images of it
@@ -30,7 +30,7 @@ def warn_of_seen(source: str, seen: Mapping[str, str | None]) -> list[str]:
     """
     runs: dict[str, list[str]] = {}
     for run, text in seen.items():
-        for name in sorted(_words(text or "") & HOLDING.get(source, frozenset())):
+        for name in sorted(_holding(_words(text or ""), HOLDING.get(source, frozenset()))):
             runs.setdefault(name, []).append(run)
     return [
         f"{', '.join(names)}: pretrained on {name}, which holds images of this benchmark ({source}): the rare classes "
@@ -38,6 +38,12 @@ def warn_of_seen(source: str, seen: Mapping[str, str | None]) -> list[str]:
         "weights"
         for name, names in runs.items()
     ]
+
+
+def _holding(words: set[str], sets: frozenset[str]) -> set[str]:
+    """Return the words that name one of the sets; ImageNet's also with an ending: in1k-ft, imagenet-1k-v2."""
+    beginnings = tuple(sets) if sets is IMAGENET else ()
+    return {word for word in words if word in sets or word.startswith(beginnings)}
 
 
 def _words(text: str) -> set[str]:

@@ -43,7 +43,8 @@ class Needs:
     branches: private copies of a part of the backbone (experts). private: which part. narrow: share of their channels
     that the last two stages keep if there are several branches, where the backbone allows it. partition_batch: while
     training, trunk and branch e see the e-th part of the batch in a forward pass of its own. start_from: the run must
-    start from the weights of a finished run. keeps: the parts taken from that run; the others are initialised anew.
+    start from the weights of a finished run. trained_backbone: it must start from those, or from the
+    weights of a file, as the method trains no backbone. keeps: the parts taken from that run; the others start anew.
     """
 
     branches: int = 1
@@ -51,6 +52,7 @@ class Needs:
     narrow: float = 1.0
     partition_batch: bool = False
     start_from: bool = False
+    trained_backbone: bool = False
     keeps: tuple[str, ...] = ("backbone", "head")
 
 

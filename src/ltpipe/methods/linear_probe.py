@@ -28,7 +28,7 @@ Attribution: Kornblith et al., CVPR 2019 (linear classifiers on features, append
 The code here is written from the description.
 """
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -51,7 +51,7 @@ class Config(Spec):
     """Loss and weight decay of the head."""
 
     tau: float = Field(0.0, ge=0, description="strength of the logit adjustment; 0: plain cross-entropy")
-    l2: float | Literal["val"] = Field(
+    l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["val"] = Field(
         "val", description="weight decay of W; `val` chooses it by macro recall on the validation split"
     )
 
@@ -95,7 +95,7 @@ class Method(method.Method):
     """Fit the head when training would end; train nothing before."""
 
     def needs(self) -> method.Needs:
-        return method.Needs(keeps=("backbone",))
+        return method.Needs(trained_backbone=True, keeps=("backbone",))
 
     def phases(self, schedule: Phase) -> tuple[Phase, ...]:
         return ()
@@ -128,4 +128,5 @@ class Method(method.Method):
             head.weight.copy_(found[best][1].weight)
             if has_bias:
                 head.bias.copy_(found[best][1].bias)
-        return {"l2": found[best][0], "l2_macro_recall": float(recall[best])}
+        chosen = {"l2_macro_recall": float(recall[best])} if self.config.l2 == "val" else {}
+        return {"l2": found[best][0], **chosen}

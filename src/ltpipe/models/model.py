@@ -80,6 +80,17 @@ class Model(MenuItem):
         weights: dict[str, Tensor] = self.module().load_weights(self.config(), path, branches, self.image)
         return weights
 
+    def unlike_pretraining(self) -> list[str]:
+        """Return in what the images differ from those that the weights were trained on: mean, std; [] if in nothing."""
+        own = getattr(self.module(), "inputs", None)
+        trained: dict[str, Any] = own(self.config()) if own and self.seen() else {}
+        return [
+            f"{key} {list(getattr(self, key))}, not {list(trained[key])}"
+            for key in ("mean", "std")
+            if key in trained
+            and not all(abs(a - b) < 1e-3 for a, b in zip(getattr(self, key), trained[key], strict=True))
+        ]
+
     def seen(self) -> str | None:
         """Return what the weights that the backbone starts from have been trained on; None: random weights."""
         seen: Any = getattr(self.config(), "seen", None)

@@ -16,10 +16,12 @@ from ltpipe.config.spec import Spec
 class Rate(Spec):
     """The options of a rule.
 
-    own_warmup: the rule begins with a warm-up of its own, so `schedule.warmup` is refused beside it.
+    own_warmup: the rule begins with a warm-up of its own, so `schedule.warmup` is refused beside it. by_step: the rule
+    is refused by the epoch: its last position, with hardly any rate, would be a whole epoch.
     """
 
     own_warmup: ClassVar[bool] = False
+    by_step: ClassVar[bool] = False
 
     def factor(self, at: int, of: int, epoch: int) -> float:
         """Return the factor of lr at position `at` (from 0) of `of`, in epochs or in steps of training.

@@ -15,6 +15,7 @@ class Config(Rate):
     """Where the cycle begins, turns and ends. The defaults are those of torch's OneCycleLR."""
 
     own_warmup: ClassVar[bool] = True
+    by_step: ClassVar[bool] = True
 
     rise: float = Field(0.3, gt=0, lt=1, description="share of training in which lr rises")
     start: float = Field(0.04, gt=0, le=1, description="factor of lr at the first position")

@@ -81,6 +81,15 @@ def require_branches(run: Run, model: Model, needs: Needs) -> None:
         )
 
 
+def require_trained_backbone(run: Run, model: Model, needs: Needs) -> None:
+    """Raise Refused if the method trains no backbone, and the run has none that is trained."""
+    if needs.trained_backbone and run.start_from is None and model.with_changes(run.model).seen() is None:
+        raise Refused(
+            f"method {run.method} leaves the backbone as it is: name a finished run in start_from, or weights "
+            "(model: backbone timm, options weights)"
+        )
+
+
 def build_network(run: Run, model: Model, problem: Problem) -> "tuple[Network, Method]":
     """Return network and method as they are before training, on the CPU.
 

@@ -171,6 +171,8 @@ class Schedule(Spec):
             raise ValueError(f"{said}: optimiser {self.optimiser} does not follow it; leave it out, or write null")
         if self.warmup and rate.own_warmup:
             raise ValueError(f"warmup: {self.warmup}: {self.decay} has a warm-up of its own; write warmup: 0")
+        if self.lr_every == "epoch" and rate.by_step:
+            raise ValueError(f"decay: {self.decay} would train the last epoch at almost no rate; write lr_every: step")
         if self.lr_every == "epoch" and self.warmup != int(self.warmup):
             raise ValueError(f"warmup: {self.warmup} is no whole number of epochs; that needs lr_every: step")
         return self
@@ -248,7 +250,11 @@ class Schedule(Spec):
         if not expected:
             return differing
         trained = {part for stage in expected for part in stage.trainable}
-        unused = [key for key in differing if key == "parts" and not trained & set(whole.parts)]
+        unused = [f"parts.{part}" for part in whole.parts if "parts" in differing and part not in trained]
+        if "layer_decay" in differing and "backbone" not in trained:
+            unused.append("layer_decay")
+        if "weight_decay" in differing and all(stage.weight_decay is not None for stage in expected):
+            unused.append("weight_decay")
         for key, field in PHASE.items():
             # A key has no effect if the phases are the same without it.
             without = replace(phase, **{field: getattr(before, field)})

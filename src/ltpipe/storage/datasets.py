@@ -80,6 +80,16 @@ class OptionalJson(OptionalFile, Json):
     """Like Json, but loads None if the file does not exist."""
 
 
+class Record(OptionalJson):
+    """JSON on which no result depends: None also if the file cannot be read."""
+
+    def decode(self, content: bytes) -> Any:
+        try:
+            return super().decode(content)
+        except ValueError:
+            return None
+
+
 class Yaml(File):
     """YAML; keys keep their order, and a list of plain values is written on one line."""
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from ltpipe.config.spec import Refused
 from ltpipe.interface.method import Method
@@ -17,7 +16,6 @@ from ltpipe.recipe.schedule import Part, PartName, Schedule
 
 # What a method may set for its own parameters.
 OWN_OPTIONS = {"weight_decay", "lr_scale"}
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def build(network: Network, method: Method, phase: Phase, schedule: Schedule) -> list[dict[str, Any]]:
@@ -71,11 +69,10 @@ def _options(
 
 
 def norms_and_biases(part: nn.Module) -> Iterator[nn.Parameter]:
-    """Yield the parameters of norm layers, and those that are called bias."""
-    for module in part.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if name == "bias" or isinstance(module, NORMS):
-                yield parameter
+    """Yield the parameters of norm layers and the biases: as timm does, all that have at most one dimension."""
+    for name, parameter in part.named_parameters():
+        if parameter.ndim <= 1 or name.endswith("bias"):
+            yield parameter
 
 
 def layer_scales(backbone: nn.Module, decay: float) -> dict[nn.Parameter, float]:

@@ -206,6 +206,8 @@ def _initial_state(task: Task) -> State:
             raise Refused(f"{task.name}: the network of {task.run.start_from} does not fit: {reason}") from None
     elif task.pretrained is not None:
         model = task.model.with_changes(task.run.model)
+        if unlike := model.unlike_pretraining():
+            log.warning("%s: the weights were trained on images of another scale: %s", task.name, "; ".join(unlike))
         network.backbone.load_state_dict(model.load_weights(task.pretrained, method.needs().branches))
     network.to(task.device).to(memory_format=torch.channels_last)  # the layout of the batches that `normalise` returns
     decay = task.schedule.ema

@@ -256,7 +256,7 @@ def _limit_of_choice(run: str, advice: Advice) -> str:
     if run not in scores:
         return "The validation compared other runs: this one trains on another split."
     if run in advice.fitted and len(advice.fitted) < len(scores):
-        return f"{name} chose its tau on the validation images, so its score there is compared with none."
+        return f"{name} chose a parameter on the validation images, so its score there is compared with none."
     scores = {other: score for other, score in scores.items() if other not in advice.fitted} or scores
     best, *close = contenders(scores)
     if run == best:

@@ -81,12 +81,14 @@ def recommend(verdict: Mapping[str, Any], runs: Mapping[str, Cells], shown: Sequ
     fitted = [run for run in scores if any(_chose_there(table) for table in runs[run].predictions)]
     fair = {run: score for run, score in scores.items() if run not in fitted} or scores
     close, best = contenders(fair), choose(fair)
-    sentences = [*_describe_choice(best, close, fair), *_describe_fitted(fitted)]
+    sentences = [*_describe_choice(best, close, fair), *_describe_fitted(fitted, len(scores))]
     sentences += _describe_test(best, ranked, headline) + _warn(best, verdict)
     sentences += _describe_unrecognised(runs[best], headline.protocol)
     seeds = fair[best].by_seed
     model = _model(runs[best], max(seeds, key=lambda seed: seeds[seed]))
-    return Advice(best, True, [*sentences, f"Its model with the best validation score: {model}"], scores, fitted, model)
+    return Advice(
+        best, True, [*sentences, f"Its model with the best validation score: data/{model}"], scores, fitted, model
+    )
 
 
 def contenders(scores: Mapping[str, Score]) -> list[str]:
@@ -150,24 +152,42 @@ def _describe_choice(best: str, close: Sequence[str], scores: Mapping[str, Score
 
 
 def _chose_there(predictions: Table) -> bool:
-    """Tell whether the run chose a parameter by its recall on the validation images (`ltpipe.mathematics.tau`)."""
-    return "tau_macro_recall" in predictions.attrs["facts"].get("method", {})
+    """Tell whether the run chose a parameter by its recall on the validation images.
+
+    The method's `finish` says so by a fact <parameter>_macro_recall (tau of logit adjustment, l2 of linear_probe).
+    """
+    return any(fact.endswith("_macro_recall") for fact in predictions.attrs["facts"].get("method", {}))
 
 
-def _describe_fitted(runs: Sequence[str]) -> list[str]:
+def _describe_fitted(runs: Sequence[str], every: int) -> list[str]:
+    """Return which runs chose a parameter on the validation images. every: number of all runs."""
     if not runs:
         return []
+    if len(runs) == every:
+        return ["Every run chose a parameter on these very images, so all these scores are somewhat too good."]
     return [
-        f"Not compared with runs that did not: {', '.join(runs)} chose tau on these very images, on which the score is "
-        "therefore too good."
+        f"Not compared with the others: {', '.join(runs)} chose a parameter on these very images, on which the score "
+        "is therefore too good."
     ]
 
 
 def is_clear(better: Score, other: Score) -> bool:
-    """Tell whether the mean difference over the common seeds is larger than two standard errors."""
+    """Tell whether the mean difference over the common seeds is larger than two standard errors.
+
+    Runs that are equal over the seeds (a convex loss) have no error of that kind: then it is that of the images, as if
+    both runs were measured on images of their own.
+    """
     shared = sorted(set(better.by_seed) & set(other.by_seed))
     pairs = np.array([better.by_seed[seed] - other.by_seed[seed] for seed in shared])
-    return len(pairs) > 1 and bool(pairs.mean() > 2 * pairs.std(ddof=1) / np.sqrt(len(pairs)))
+    if len(pairs) < 2:
+        return False
+    error = pairs.std(ddof=1) / np.sqrt(len(pairs)) or _error_of_images(better, other)
+    return bool(pairs.mean() > 2 * error)
+
+
+def _error_of_images(*scores: Score) -> float:
+    """Return the standard error of the difference of two shares of the validation images, in percentage points."""
+    return float(np.sqrt(sum(score.mean * (100 - score.mean) / score.images for score in scores)))
 
 
 def _describe_test(best: str, ranked: Sequence[Mapping[str, Any]], headline: Headline) -> list[str]:
