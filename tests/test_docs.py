@@ -333,6 +333,13 @@ def test_every_link_of_a_page_is_a_file_of_the_repository(page):
     assert not [link for link in LINK.findall(page.read_text()) if not (page.parent / link).is_file()]
 
 
+def test_the_site_lists_every_page():
+    """So says --strict too, but minutes later, where mkdocs is installed."""
+    text = (ROOT / "mkdocs.yml").read_text()
+    found = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    assert not [page for page in found if not re.search(rf": {re.escape(page)}$", text, re.MULTILINE)]
+
+
 INSTALL = "mkdocs is not installed: uv sync --group docs"
 
 
