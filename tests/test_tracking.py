@@ -179,6 +179,7 @@ def test_a_tracker_that_does_not_answer_is_said_once_without_its_password(store,
     assert "secret" not in record.message and not hook.nodes
 
 
+@NEEDS_MLFLOW
 def test_an_address_that_is_none_ends_no_run(store, cell, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://[::1")
     train(Tracked(), cell("ce", 0).predictions.attrs["facts"])
