@@ -1,12 +1,13 @@
 """The gate: exit codes, and what it says last."""
 
+import json
 import re
 
 import pytest
 
 from ltpipe.config.spec import Refused
 from ltpipe.evaluation.baseline import seal
-from ltpipe.evaluation.gate import GateFailed, NoBaseline, gate
+from ltpipe.evaluation.gate import GateFailed, NoBaseline, _recommended, gate
 from ltpipe.evaluation.judge import judge
 from ltpipe.evaluation.reported import Reported
 from ltpipe.evaluation.summary import summarise
@@ -109,3 +110,16 @@ def test_a_verdict_on_another_state_is_no_verdict(end, later, what, wrong):
         f"the verdict on digits_glt is of another state: {what}. "
         "Judge this one: kedro run --pipeline=digits_glt --tags=report,gate, or dvc repro"
     )
+
+
+def test_the_recommended_model_is_named_where_it_is(tmp_path):
+    """A look reads the cells that it did not train from the results: their models are not in its own folder."""
+    report, model = tmp_path / "08_reporting/toy/report", "06_models/toy/ce/s0/model.onnx"
+    report.mkdir(parents=True)
+    assert _recommended(report, "state") == []
+    (report / "classes.json").write_text(json.dumps({"state": "state", "recommended": "ce", "model": model}))
+    assert _recommended(report, "another") == []
+    assert _recommended(report, "state") == [f"recommended by validation: ce, {model}, which is not below {tmp_path}"]
+    (tmp_path / model).parent.mkdir(parents=True)
+    (tmp_path / model).touch()
+    assert _recommended(report, "state") == [f"recommended by validation: ce, {tmp_path / model}"]

@@ -89,8 +89,10 @@ def _recommended(report: Path, state: str) -> list[str]:
     said = json.loads(path.read_bytes()) if path.exists() else {}
     if said.get("state") != state or not said.get("model"):
         return []
-    # report: <data>/08_reporting/<benchmark>/report
-    return [f"recommended by validation: {said['recommended']}, {report.parents[2] / said['model']}"]
+    # report: <data>/08_reporting/<benchmark>/report. A look that trained only some of its cells has not every model
+    model = report.parents[2] / said["model"]
+    where = str(model) if model.exists() else f"{said['model']}, which is not below {report.parents[2]}"
+    return [f"recommended by validation: {said['recommended']}, {where}"]
 
 
 def last_line(name: str, verdict: Mapping[str, Any]) -> str:

@@ -87,7 +87,12 @@ def recommend(verdict: Mapping[str, Any], runs: Mapping[str, Cells], shown: Sequ
     seeds = fair[best].by_seed
     model = _model(runs[best], max(seeds, key=lambda seed: seeds[seed]))
     return Advice(
-        best, True, [*sentences, f"Its model with the best validation score: data/{model}"], scores, fitted, model
+        best,
+        True,
+        [*sentences, f"Its model with the best validation score, in the folder of data: {model}"],
+        scores,
+        fitted,
+        model,
     )
 
 
